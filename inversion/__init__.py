@@ -1,0 +1,45 @@
+"""Measure the entropy-gradient inversion of causal language models.
+
+The names below are the public interface. They are imported on first use, so that ``import inversion`` and
+``inversion --help`` load neither torch nor xarray.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inversion.errors import InputError
+    from inversion.models import load_model
+    from inversion.probes import probe
+    from inversion.runs import load_responses, load_run
+    from inversion.statistics import compare, correlate, layer_map
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "InputError": "inversion.errors",
+    "compare": "inversion.statistics",
+    "correlate": "inversion.statistics",
+    "layer_map": "inversion.statistics",
+    "load_model": "inversion.models",
+    "load_responses": "inversion.runs",
+    "load_run": "inversion.runs",
+    "probe": "inversion.probes",
+}
+__all__ = [*sorted(_HOME), "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name, or a submodule such as ``inversion.plots``, on first use."""
+    if name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+    if name in {"corrpo", "demo", "models", "plots", "probes", "report", "responses", "runs", "statistics"}:
+        return import_module(f"inversion.{name}")
+    raise AttributeError(f"module 'inversion' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names, also those not imported yet."""
+    return sorted(__all__)
