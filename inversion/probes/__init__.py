@@ -1,0 +1,5 @@
+"""Probes: what one forward pass, and the vector-Jacobian products through it, say about each token."""
+
+from inversion.probes.probe import probe
+
+__all__ = ["probe"]

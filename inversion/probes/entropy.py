@@ -1,0 +1,83 @@
+"""What the distribution over the next token says: entropy, surprisal, the logit-space control, the logit lens.
+
+All in float64, since the terms of an entropy differ by many orders of magnitude.
+"""
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.tools.analysis import logit_readout
+
+ROWS_AT_ONCE = 64
+
+
+class TokenUncertainty(NamedTuple):
+    """Per-token readings of the next-token distribution p and the token y that was written, each (t,).
+
+    entropy_bits: -sum_v p(v) log2 p(v), between 0 and log2 V.
+    surprisal_bits: -log2 p(y), at least 0.
+    logit_space: |e_y - p|_2, the gradient of log p(y) at the logits, between 0 and sqrt 2.
+    """
+
+    entropy_bits: Tensor
+    surprisal_bits: Tensor
+    logit_space: Tensor
+
+
+def token_uncertainty(logits: Tensor, token_ids: Tensor) -> TokenUncertainty:
+    """Read entropy, surprisal and logit-space strength off the logits.
+
+    Args:
+        logits: (t, V).
+        token_ids: The tokens written, (t,).
+    """
+    parts = [
+        _uncertainty(rows.double(), ids)
+        for rows, ids in zip(logits.split(ROWS_AT_ONCE), token_ids.split(ROWS_AT_ONCE), strict=True)
+    ]
+    return TokenUncertainty(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _uncertainty(logits: Tensor, token_ids: Tensor) -> TokenUncertainty:
+    log_probs = torch.log_softmax(logits, dim=1)
+    probs = log_probs.exp()
+    # 0 log 0 = 0, also where a masked logit is minus infinity.
+    entropy = -torch.where(probs > 0, probs * log_probs, 0).sum(1)
+    own = log_probs.gather(1, token_ids[:, None])
+    # |e_y - p|^2 = (1 - p_y)^2 + sum over the others of p^2: no cancellation as p_y approaches 1.
+    others = probs.scatter(1, token_ids[:, None], 0).square().sum(1)
+    logit_space = (torch.expm1(own[:, 0]).square() + others).sqrt()
+    # max: minus zero is no surprisal.
+    return TokenUncertainty(entropy / math.log(2), (-own[:, 0] / math.log(2)).clamp_min(0), logit_space)
+
+
+def layer_entropy_bits(model: TransformerBridge, residuals: Sequence[Tensor | None], count: int) -> Tensor:
+    """Return the entropy of the logit-lens read-out after each layer, in bits, (count, layers).
+
+    The read-out is TransformerLens's: the model's own final norm, unembedding and output transform, chunk by chunk.
+    Where it does not apply, the column is NaN and a warning says why.
+
+    Args:
+        model: The bridge.
+        residuals: The stream after each layer, (count, d_model) each, or None where a block has no single stream.
+        count: Number of tokens.
+    """
+    columns = [_lens_entropy(model, residual, count) for residual in residuals]
+    return torch.stack(columns, dim=1)
+
+
+def _lens_entropy(model: TransformerBridge, residual: Tensor | None, count: int) -> Tensor:
+    reason = "a block does not return one residual stream"
+    if residual is not None:
+        try:
+            readout = logit_readout(model, residual, vocab=[0], chunk_size=ROWS_AT_ONCE)
+            return readout.entropy.double().cpu() / math.log(2)
+        except (ValueError, NotImplementedError) as error:
+            reason = str(error)
+    warnings.warn(f"layer_entropy_bits is NaN: {reason}", stacklevel=4)
+    return torch.full((count,), math.nan, dtype=torch.float64)

@@ -1,0 +1,96 @@
+"""Norms of a weight gradient ``G = Delta^T A`` from its factors, without forming it.
+
+With the QR decomposition ``A^T = Q R`` the singular values of G are those of ``R Delta``. R is upper triangular, so
+its leading columns belong to the leading rows of A: one decomposition serves every prefix.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+NORMS = ("nuclear", "frobenius", "spectral", "l1")
+
+
+def triangular_factor(inputs: Tensor) -> Tensor:
+    """Return R of ``inputs^T = Q R``.
+
+    Args:
+        inputs: A, (b, d_in).
+
+    Returns:
+        (min(b, d_in), b), upper triangular, in float32 or float64; ``R[:n, :n]`` (or ``R[:, :n]`` where n > d_in)
+        belongs to the first n rows of A.
+    """
+    return torch.linalg.qr(_wide(inputs).T, mode="r").R
+
+
+def factored_norms(factor: Tensor, delta: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    """Return norms of ``Delta^T A``, each (c,), for c tokens over a prefix of n positions.
+
+    Args:
+        factor: R of the whole sequence, from :func:`triangular_factor`.
+        delta: (c, n, d_out).
+        names: Among nuclear, frobenius and spectral.
+    """
+    prefix = delta.shape[1]
+    core = factor[:prefix, :prefix] @ delta.to(factor.dtype)  # (c, min(n, d_in), d_out)
+    norms = {}
+    if "frobenius" in names:
+        norms["frobenius"] = torch.linalg.vector_norm(core, dim=(1, 2))
+    if "nuclear" in names or "spectral" in names:
+        values = singular_values(core)
+        if "nuclear" in names:
+            norms["nuclear"] = values.sum(-1)
+        if "spectral" in names:
+            norms["spectral"] = values.amax(-1)
+    return norms
+
+
+def singular_values(matrices: Tensor) -> Tensor:
+    """Return all singular values of c matrices, (c, min(m, n)), largest last.
+
+    Matrices in float32 go through the eigenvalues of their smaller Gram matrix in float64, which is far faster: the
+    square root halves the sixteen digits of float64, and the eight that remain are all that float32 holds. For float64
+    that would not do, so those take a true decomposition.
+
+    Args:
+        matrices: (c, m, n) in float32 or float64.
+    """
+    if matrices.dtype == torch.float64:
+        return torch.linalg.svdvals(matrices).flip(-1)
+    wide = matrices.double()
+    gram = wide @ wide.mT if wide.shape[1] <= wide.shape[2] else wide.mT @ wide
+    return torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
+
+
+def rank_one_norms(inputs: Tensor, delta: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    """Return norms of the outer products ``delta_i a_i^T``, each (c,).
+
+    Args:
+        inputs: Each token's own a_i, (c, d_in).
+        delta: Each token's own delta_i, (c, d_out).
+        names: Any of the norms: of a rank-one matrix nuclear, frobenius and spectral are the same.
+    """
+    a, d = _wide(inputs), _wide(delta)
+    length = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(d, dim=1)
+    absolute = a.abs().sum(1) * d.abs().sum(1)
+    return {name: absolute if name == "l1" else length for name in names}
+
+
+def l1_norm(inputs: Tensor, delta: Tensor, tile: int = 1024) -> Tensor:
+    """Return the sum of absolute entries of ``Delta^T A``, (c,). Slow: it needs every entry, so it forms G in tiles.
+
+    Args:
+        inputs: A, (n, d_in).
+        delta: (c, n, d_out).
+        tile: Most columns of G formed at once.
+    """
+    a = _wide(inputs)
+    rows = delta.to(a.dtype).mT  # (c, d_out, n)
+    return torch.stack([(rows @ part).abs().sum((1, 2)) for part in a.split(tile, dim=1)]).sum(0)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Half precision is for models; norms are computed in float32 at least."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()

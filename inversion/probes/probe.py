@@ -1,0 +1,224 @@
+"""Probe one response: every token's uncertainty and logit-gradient norms, as a labelled dataset."""
+
+import math
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from inversion import __version__
+from inversion.errors import InputError
+from inversion.models import context_length, describe_model, load_model
+from inversion.probes.capture import PROJECTIONS, Site, frozen, select_layers, select_projections
+from inversion.probes.entropy import layer_entropy_bits, token_uncertainty
+from inversion.probes.gradients import QUANTITIES, Delta, Quantity, TokenGradients
+from inversion.probes.norms import NORMS, factored_norms, l1_norm, rank_one_norms, triangular_factor
+
+BLOCK = 32
+"""Targets that share one prefix: a longer block wastes work on positions beyond a target, a shorter one on forwards."""
+
+Text = str | Sequence[int]
+
+
+def probe(
+    model: TransformerBridge,
+    prompt: Text,
+    response: Text,
+    norms: Sequence[str] = ("nuclear", "frobenius"),
+    projections: Sequence[str] = PROJECTIONS,
+    layers: Sequence[int] | None = None,
+    quantity: Quantity = "logit",
+    targets: int | Sequence[int] | None = None,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Measure the tokens of one response.
+
+    The response is read as it stands, in one pass: nothing is generated. The model's parameters, their
+    ``requires_grad``, its hooks and the random state are afterwards as they were.
+
+    Args:
+        model: A bridge from :func:`inversion.load_model`.
+        prompt: Text, or token ids. At least one token, since the first response token needs a predecessor.
+        response: Text, tokenized without special tokens, or token ids.
+        norms: Of each gradient: ``nuclear``, ``frobenius``, ``spectral``, ``l1`` (slow: it forms the gradient).
+        projections: Among ``q``, ``k``, ``v``, ``o``.
+        layers: Layer numbers, negative ones counted from the end; None takes every layer that can be probed.
+        quantity: What is differentiated: the written token's ``logit``, its ``log_prob`` (nats), or the
+            ``entropy`` (bits) of the distribution it came from.
+        targets: Which response tokens: None for all, indices, or a number. A number is drawn at random with
+            ``seed``, one token from each of as many equal strata of entropy.
+        seed: Seed of that draw.
+
+    Returns:
+        A dataset with dimensions (token, layer, projection): ``token_id``, ``position`` (from 0 in the response),
+        ``token_text`` (where the model has a tokenizer), ``entropy_bits``, ``surprisal_bits``, ``logit_space``,
+        ``weight`` (how many tokens a drawn one stands for) by token; ``layer_entropy_bits`` by token and layer, the
+        entropy of the logit-lens read-out after the layer; and each norm by token, layer and projection, in units of
+        the quantity per weight.
+
+    Raises:
+        InputError: An argument cannot be used; the sentence says what to do.
+    """
+    model = load_model(model)
+    norms = _check_norms(norms)
+    if quantity not in QUANTITIES:
+        raise InputError(f"quantity {quantity!r} is not known; choose among {', '.join(QUANTITIES)}.")
+    chosen_layers, chosen_projections = select_layers(model, layers), select_projections(projections)
+    prompt_ids, response_ids = encode(model, prompt, response)
+    device = next(model.original_model.parameters()).device
+    tokens = torch.tensor([prompt_ids + response_ids], device=device)
+    index, weight = _choose_targets(model, tokens, len(prompt_ids), targets, seed)
+    positions = torch.as_tensor(index, device=device) + len(prompt_ids) - 1
+    with frozen(model), torch.enable_grad():
+        sites = [Site(layer, name) for layer in chosen_layers for name in chosen_projections]
+        gradients = TokenGradients(model, tokens, positions, sites, quantity)
+        measured = _measure_norms(gradients, sites, norms, BLOCK)
+        written = tokens[0, positions + 1]
+        uncertainty = token_uncertainty(gradients.logits, written)
+        streams = [gradients.residuals.get(layer) for layer in chosen_layers]
+        lens = layer_entropy_bits(model, streams, len(index))
+    by_token: dict[str, Any] = {"token_id": written, "position": index, "weight": weight}
+    by_token |= uncertainty._asdict()
+    variables = {name: ("token", _numpy(values)) for name, values in by_token.items()}
+    if model.tokenizer is not None:
+        variables["token_text"] = ("token", token_texts(model.tokenizer, written.tolist()))
+    shape = (len(index), len(chosen_layers), len(chosen_projections))
+    variables["layer_entropy_bits"] = (("token", "layer"), _numpy(lens))
+    for name, values in measured.items():
+        variables[name] = (("token", "layer", "projection"), _numpy(values).reshape(shape))
+    coords = {"layer": chosen_layers, "projection": chosen_projections}
+    return xr.Dataset(variables, coords, _attributes(model, quantity, seed))
+
+
+def encode(model: TransformerBridge, prompt: Text, response: Text) -> tuple[list[int], list[int]]:
+    """Return the token ids of prompt and response, checked against the model's vocabulary and context."""
+    prompt_ids = _ids(model, prompt, "prompt", special=True)
+    response_ids = _ids(model, response, "response", special=False)
+    if not prompt_ids:
+        raise InputError("the prompt is empty; give at least one token, for instance the model's start token.")
+    if not response_ids:
+        raise InputError("the response is empty; give at least one response token to measure.")
+    total, limit = len(prompt_ids) + len(response_ids), context_length(model)
+    if limit is not None and total > limit:
+        raise InputError(
+            f"prompt and response have {total} tokens but the context of {model.cfg.model_name} is {limit}; "
+            "shorten them."
+        )
+    return prompt_ids, response_ids
+
+
+def token_texts(tokenizer: Any, token_ids: Sequence[int]) -> list[str]:
+    """Return each token's own text; their concatenation need not be the text of the whole."""
+    return [tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in token_ids]
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that numbers may depend on."""
+    packages = ("torch", "transformers", "transformer_lens", "numpy", "scipy")
+    return {"inversion": __version__} | {name: version(name) for name in packages}
+
+
+def _ids(model: TransformerBridge, text: Text, what: str, special: bool) -> list[int]:
+    if isinstance(text, str):
+        if model.tokenizer is None:
+            raise InputError(
+                f"{model.cfg.model_name} came without a tokenizer; pass the {what} as token ids, or a tokenizer to "
+                "load_model."
+            )
+        return model.tokenizer(text, add_special_tokens=special)["input_ids"]
+    ids = [int(token) for token in text]
+    size = model.original_model.get_input_embeddings().num_embeddings  # pyright: ignore
+    if any(not 0 <= token < size for token in ids):
+        raise InputError(f"the {what} has token ids outside 0..{size - 1}; use this model's own tokenizer.")
+    return ids
+
+
+def _check_norms(norms: Sequence[str]) -> list[str]:
+    names = [norms] if isinstance(norms, str) else list(norms)
+    unknown = [name for name in names if name not in NORMS]
+    if unknown or not names:
+        raise InputError(f"norms {unknown or names} are not known; choose among {', '.join(NORMS)}.")
+    return list(dict.fromkeys(names))
+
+
+def _choose_targets(
+    model: TransformerBridge, tokens: Tensor, prompt_length: int, targets: int | Sequence[int] | None, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the response indices to measure, ascending, and how many tokens each stands for."""
+    count = tokens.shape[1] - prompt_length
+    if targets is None or (isinstance(targets, int) and targets >= count):
+        return np.arange(count), np.ones(count)
+    if not isinstance(targets, int):
+        index = np.unique([target + count if target < 0 else target for target in targets])
+        if len(index) == 0 or index[0] < 0 or index[-1] >= count:
+            raise InputError(f"targets {list(targets)} are not all among the {count} response tokens; correct them.")
+        return index.astype(int), np.ones(len(index))
+    if targets < 1:
+        raise InputError(f"targets is {targets}; give at least 1, or None for all tokens.")
+    with torch.no_grad():
+        logits = model.original_model(input_ids=tokens, use_cache=False).logits[0, prompt_length - 1 : -1]
+    entropy = token_uncertainty(logits, tokens[0, prompt_length:]).entropy_bits.cpu().numpy()
+    strata = np.array_split(np.argsort(entropy, kind="stable"), targets)
+    generator = np.random.default_rng(seed)
+    drawn = np.array([generator.choice(stratum) for stratum in strata])
+    order = np.argsort(drawn)
+    return drawn[order], np.array([float(len(stratum)) for stratum in strata])[order]
+
+
+def _measure_norms(
+    gradients: TokenGradients, sites: Sequence[Site], norms: Sequence[str], block: int
+) -> dict[str, Tensor]:
+    """Work through the targets block by block and return each norm, (t, sites)."""
+    count, columns = len(gradients.positions), {site: i for i, site in enumerate(sites)}
+    wide = torch.float64 if gradients.logits.dtype == torch.float64 else torch.float32
+    device = gradients.logits.device
+    measured = {name: torch.full((count, len(columns)), math.nan, dtype=wide, device=device) for name in norms}
+    factors = Factors(gradients.inputs)
+
+    def keep(part: slice, delta: Delta, values: dict[str, Tensor]) -> None:
+        for name, column in values.items():
+            measured[name][part, columns[delta.site]] = column.to(wide)
+
+    for delta in gradients.top_deltas():
+        own = gradients.inputs[delta.site][gradients.positions]
+        keep(slice(None), delta, rank_one_norms(own, delta.values, norms))
+    for start in range(0, count, block):
+        for part, delta in gradients.block_deltas(slice(start, min(start + block, count)), block):
+            values = factored_norms(factors[delta.site], delta.values, norms)
+            if "l1" in norms:
+                prefix = delta.values.shape[1]
+                values["l1"] = l1_norm(gradients.inputs[delta.site][:prefix], delta.values)
+            keep(part, delta, values)
+    return measured
+
+
+class Factors(dict[Site, Tensor]):
+    """Triangular factors of projection inputs, computed on first use; q, k and v of a layer share theirs."""
+
+    def __init__(self, inputs: dict[Site, Tensor]) -> None:
+        super().__init__()
+        self._inputs = inputs
+
+    def __missing__(self, site: Site) -> Tensor:
+        """Factor the input, unless another projection of the layer read the very same tensor."""
+        mine = self._inputs[site]
+        for other, factor in self.items():
+            theirs = self._inputs[other]
+            if theirs.data_ptr() == mine.data_ptr() and theirs.shape == mine.shape:
+                self[site] = factor
+                return factor
+        self[site] = triangular_factor(mine)
+        return self[site]
+
+
+def _attributes(model: TransformerBridge, quantity: str, seed: int) -> dict[str, Any]:
+    return {**describe_model(model), "quantity": quantity, "seed": seed, "versions": package_versions()}
+
+
+def _numpy(values: Any) -> np.ndarray:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
