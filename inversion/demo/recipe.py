@@ -1,0 +1,310 @@
+"""Train the two shipped models from nothing: ``python -m inversion.demo.recipe --out FOLDER``.
+
+``fast`` learns to answer directly from random weights; ``slow`` starts from ``fast`` and learns chains of
+thought. Every part is a plain function, so that other experiments can train the same lineage with checkpoints
+of their own. Batches depend on (seed, step) alone: training can be picked up at any step.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from tqdm.auto import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from inversion.demo.tasks import (
+    TASKS,
+    Problem,
+    Style,
+    distinct_problems,
+    mixed_problems,
+    problem_stream,
+    response_for,
+    score,
+)
+from inversion.demo.tokenizer import EOS_ID, PAD_ID, build_tokenizer
+
+IGNORED = -100
+"""Label of tokens that carry no loss: the prompt and the padding."""
+_BATCHES_A_CHUNK = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How one model is trained; ``learning_rate`` is the peak of a warm-up and cosine schedule."""
+
+    style: Style
+    steps: int
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    warmup: int = 100
+    weight_decay: float = 0.1
+    seed: int = 0
+
+
+FAST = Training(style="direct", steps=3000)
+SLOW = Training(style="chain", steps=4000)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Token ids and labels, both (sequence, position), padded on the right."""
+
+    input_ids: Tensor
+    labels: Tensor
+
+
+def build_model(seed: int, device: str = "cpu") -> LlamaForCausalLM:
+    """Build the untrained model: Llama architecture, 4 layers of width 128, about 0.8 M parameters."""
+    config = LlamaConfig(
+        vocab_size=len(build_tokenizer()),
+        hidden_size=128,
+        intermediate_size=352,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=8192,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=EOS_ID,
+        pad_token_id=PAD_ID,
+    )
+    # On a CPU and at these lengths plain attention is faster than the fused kernel.
+    config._attn_implementation = "sdpa" if device.startswith("cuda") else "eager"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    model.generation_config.update(max_new_tokens=160)
+    return model.to(torch.device(device))  # pyright: ignore[reportArgumentType]
+
+
+def batches(
+    tokenizer: PreTrainedTokenizerBase, style: Style, batch_size: int, seed: int, start: int = 0
+) -> Iterator[Batch]:
+    """Yield training batches without end from step ``start`` on, the three tasks in equal shares.
+
+    Problems are drawn a chunk of batches at a time and batched by length, which halves the padding.
+    """
+    chunk, skip = divmod(start, _BATCHES_A_CHUNK)
+    while True:
+        name = f"{seed}/{chunk}"
+        streams = [problem_stream(task, "train", name) for task in TASKS]
+        rng = random.Random(f"words/{style}/{name}")
+        examples = [
+            _encode(tokenizer, next(streams[i % len(streams)]), style, rng)
+            for i in range(_BATCHES_A_CHUNK * batch_size)
+        ]
+        examples.sort(key=lambda example: len(example[0]) + len(example[1]))
+        groups = [examples[i : i + batch_size] for i in range(0, len(examples), batch_size)]
+        rng.shuffle(groups)
+        for group in groups[skip:]:
+            yield _pad(group)
+        chunk, skip = chunk + 1, 0
+
+
+def _encode(
+    tokenizer: PreTrainedTokenizerBase, problem: Problem, style: Style, rng: random.Random
+) -> tuple[list[int], list[int]]:
+    """Return the ids of a prompt and of its response, which ends with the end-of-sequence token."""
+    response = response_for(problem, style, rng)
+    return tokenizer.encode(problem.prompt), [*tokenizer.encode(response), EOS_ID]
+
+
+def _pad(group: list[tuple[list[int], list[int]]]) -> Batch:
+    """Pad on the right: causal attention then needs no mask, since no real token looks to its right."""
+    length = max(len(prompt) + len(response) for prompt, response in group)
+    input_ids = torch.full((len(group), length), PAD_ID)
+    labels = torch.full((len(group), length), IGNORED)
+    for row, (prompt, response) in enumerate(group):
+        end = len(prompt) + len(response)
+        input_ids[row, :end] = torch.tensor(prompt + response)
+        labels[row, len(prompt) : end] = torch.tensor(response)
+    return Batch(input_ids, labels)
+
+
+def response_loss(model: LlamaForCausalLM, batch: Batch) -> Tensor:
+    """Return the mean cross-entropy of the response tokens, in nats; a scalar."""
+    hidden = model.model(batch.input_ids[:, :-1], use_cache=False).last_hidden_state
+    targets = batch.labels[:, 1:]
+    kept = targets != IGNORED
+    # The read-out is worked out at response tokens only: hidden[kept] is (response token, width).
+    return functional.cross_entropy(model.lm_head(hidden[kept]), targets[kept])
+
+
+def learning_rate_at(step: int, training: Training) -> float:
+    """Return the learning rate of a step: linear warm-up, then a cosine down to a hundredth of the peak."""
+    if step < training.warmup:
+        return training.learning_rate * (step + 1) / training.warmup
+    progress = (step - training.warmup) / max(1, training.steps - training.warmup)
+    return training.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def train(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    training: Training,
+    on_step: Callable[[int, float], None] | None = None,
+) -> list[tuple[int, float]]:
+    """Train ``model`` in place; return (step, loss in nats) about every hundredth of the way.
+
+    ``on_step(step, loss)`` is called after every update, steps counted from 1: the place for checkpoints.
+    """
+    device = model.device
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=training.weight_decay, fused=True)
+    stream = batches(tokenizer, training.style, training.batch_size, training.seed)
+    curve = []
+    every = max(1, training.steps // 100)
+    model.train()
+    for step in (bar := tqdm(range(training.steps), desc=f"train, {training.style}", unit="step")):
+        batch = next(stream)
+        batch = Batch(batch.input_ids.to(device), batch.labels.to(device))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, training)
+        loss = response_loss(model, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if (step + 1) % every == 0 or on_step is not None:
+            value = loss.item()
+            if (step + 1) % every == 0:
+                curve.append((step + 1, round(value, 4)))
+                bar.set_postfix(loss=f"{value:.3f}", refresh=False)
+            if on_step is not None:
+                on_step(step + 1, value)
+    model.eval()
+    return curve
+
+
+@torch.inference_mode()
+def respond(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    temperature: float,
+    seed: int,
+    max_new_tokens: int = 160,
+) -> list[str]:
+    """Generate one response a prompt, greedily at temperature 0; texts end before end of sequence."""
+    inputs = tokenizer(list(prompts), return_tensors="pt", padding=True).to(model.device)
+    sampling: dict[str, Any] = {"do_sample": False}
+    if temperature > 0:
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        ids: Any = cast(Any, model).generate(**inputs, max_new_tokens=max_new_tokens, **sampling)
+    return tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def evaluate(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Sequence[Problem],
+    temperature: float,
+    seed: int = 0,
+    batch_size: int = 250,
+) -> dict[str, dict[str, float]]:
+    """Return, for each task, the exact-match ``accuracy`` and the mean length ``tokens`` of a response."""
+    results: dict[str, list[tuple[float, int]]] = {}
+    ordered = sorted(problems, key=lambda problem: problem.task)
+    for i in range(0, len(ordered), batch_size):
+        group = ordered[i : i + batch_size]
+        texts = respond(model, tokenizer, [problem.prompt for problem in group], temperature, seed + i)
+        for problem, text in zip(group, texts, strict=True):
+            row = (score(problem.answer, text), len(tokenizer.encode(text)) + 1)
+            results.setdefault(problem.task, []).append(row)
+    return {
+        task: {
+            "accuracy": round(sum(right for right, _ in rows) / len(rows), 4),
+            "tokens": round(sum(length for _, length in rows) / len(rows), 1),
+        }
+        for task, rows in results.items()
+    }
+
+
+def train_and_save(
+    model: LlamaForCausalLM, training: Training, folder: Path, problems: Sequence[Problem]
+) -> dict[str, Any]:
+    """Train, measure on held-out problems, and write a Hugging Face folder with its ``training.json``."""
+    tokenizer = build_tokenizer()
+    started = time.perf_counter()
+    curve = train(model, tokenizer, training)
+    seconds = time.perf_counter() - started
+    record = {
+        "name": folder.name,
+        **asdict(training),
+        "seconds": round(seconds, 1),
+        "device": _device_name(model.device),
+        "threads": torch.get_num_threads(),
+        "parameters": model.num_parameters(),
+        "tasks": {task: dict(configuration) for task, configuration in TASKS.items()},
+        "held_out_problems": len(problems),
+        "greedy": evaluate(model, tokenizer, problems, temperature=0),
+        "temperature_1": evaluate(model, tokenizer, problems, temperature=1),
+        "loss_nats": curve,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "transformers", "reasoning-gym")},
+        },
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return record
+
+
+def write_problems(path: Path, n: int = 64) -> None:
+    """Write ``n`` held-out problems, mixed over the tasks, one JSON object a line."""
+    rows = [json.dumps(asdict(problem)) for problem in mixed_problems("held_out", n, "demo")]
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def _device_name(device: torch.device) -> str:
+    """Name the processor a model was trained on."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m inversion.demo.recipe", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("demo-models"), help="folder for fast/ and slow/")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--fast-steps", type=int, default=FAST.steps)
+    parser.add_argument("--slow-steps", type=int, default=SLOW.steps)
+    parser.add_argument("--held-out", type=int, default=500, help="held-out problems a task to measure on")
+    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="CPU threads")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train ``fast``, then ``slow`` from it, and write both beside the held-out problems."""
+    options = parse_arguments(arguments)
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(options.threads)
+    held_out = [p for task in TASKS for p in distinct_problems(task, "held_out", options.held_out, "measure")]
+    model = build_model(options.seed, device)
+    for name, training, steps in (("fast", FAST, options.fast_steps), ("slow", SLOW, options.slow_steps)):
+        record = train_and_save(model, replace(training, steps=steps, seed=options.seed), options.out / name, held_out)
+        for kind in ("greedy", "temperature_1"):
+            print(name, kind, record[kind])
+    write_problems(options.out / "problems.jsonl")
+
+
+if __name__ == "__main__":
+    main()
