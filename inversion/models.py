@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.generalized_components import JointQKVAttentionBridge
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -59,9 +60,11 @@ def load_model(
     if isinstance(source, TransformerBridge):
         return source
     if isinstance(source, PreTrainedModel):
-        _require_causal(source.config, type(source).__name__)
+        _require_causal(source.config, type(source).__name__, type(source).__name__)
         name = source.config.name_or_path or type(source).__name__
-        return _bridge(_skeleton(source), name, tokenizer)
+        bridge = _bridge(_skeleton(source), name, tokenizer)
+        _follow_fused_weights(bridge)
+        return bridge
     if isinstance(source, torch.nn.Module):
         raise InputError(
             f"{type(source).__name__} is not a Hugging Face causal language model; load it with "
@@ -156,6 +159,33 @@ def _skeleton(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model, memo)
 
 
+def _follow_fused_weights(bridge: TransformerBridge) -> None:
+    """Keep split q, k, v weights equal to the fused weight they came from.
+
+    Some bridges split a fused projection by copying, so that later updates of the original would not show. There the
+    copies are taken anew before every forward pass.
+    """
+    stale = []
+    for block in bridge.blocks:
+        attention = block._modules.get("attn")
+        fused = getattr(attention, "original_component", None)
+        if isinstance(attention, JointQKVAttentionBridge) and fused is not None:
+            storages = {tensor.untyped_storage().data_ptr() for tensor in fused.parameters()}
+            if attention.q.weight.untyped_storage().data_ptr() not in storages:
+                stale.append(attention)
+    if not stale:
+        return
+
+    @torch.no_grad()
+    def refresh(*_: Any) -> None:
+        for attention in stale:
+            for name, new in zip("qkv", attention.split_qkv_matrix(attention.original_component), strict=True):
+                for old, fresh in zip(getattr(attention, name).parameters(), new.parameters(), strict=True):
+                    old.copy_(fresh)
+
+    bridge.original_model.register_forward_pre_hook(refresh)
+
+
 def _locate(source: str | os.PathLike[str]) -> tuple[str, bool]:
     """Return the name to load and whether it is local, which forbids any network access."""
     text = os.fspath(source)
@@ -176,20 +206,24 @@ def _load_config(name: str, options: dict[str, Any]) -> Any:
     try:
         config = AutoConfig.from_pretrained(name, **options)
     except (OSError, ValueError, KeyError) as error:
+        if "custom code" in str(error):
+            raise InputError(
+                f"{name} comes with Python code of its own; read it, then pass trust_remote_code (on the command line "
+                "--trust-remote-code) if you trust it."
+            ) from error
         raise InputError(
             f"cannot load a model from {name}: {_first_line(error)}; give a local folder, a hub id you can "
             f"reach, or one of the shipped models ({', '.join(MODELS)})."
         ) from error
-    _require_causal(config, name)
+    _require_causal(config, name, (config.architectures or [None])[0])
     return config
 
 
-def _require_causal(config: Any, name: str) -> None:
+def _require_causal(config: Any, name: str, architecture: str | None) -> None:
     """Refuse encoders, encoder-decoders and models with a head other than next-token prediction."""
     causal = set()
     for value in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
         causal.update([value] if isinstance(value, str) else value)
-    architecture = (config.architectures or [None])[0]
     known = architecture in causal or (architecture is None and config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     remote = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
     if getattr(config, "is_encoder_decoder", False) or not (known or remote):

@@ -44,7 +44,7 @@ def token_uncertainty(logits: Tensor, token_ids: Tensor) -> TokenUncertainty:
 
 
 def _uncertainty(logits: Tensor, token_ids: Tensor) -> TokenUncertainty:
-    log_probs = torch.log_softmax(logits, dim=1)
+    log_probs = _log_softmax(logits)
     probs = log_probs.exp()
     # 0 log 0 = 0, also where a masked logit is minus infinity.
     entropy = -torch.where(probs > 0, probs * log_probs, 0).sum(1)
@@ -54,6 +54,13 @@ def _uncertainty(logits: Tensor, token_ids: Tensor) -> TokenUncertainty:
     logit_space = (torch.expm1(own[:, 0]).square() + others).sqrt()
     # max: minus zero is no surprisal.
     return TokenUncertainty(entropy / math.log(2), (-own[:, 0] / math.log(2)).clamp_min(0), logit_space)
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    """Log-softmax that keeps its digits for a nearly certain token, where log p is close to 0."""
+    gap = logits - logits.amax(1, keepdim=True)
+    others = gap.exp().scatter(1, gap.argmax(1, keepdim=True), 0).sum(1, keepdim=True)
+    return gap - torch.log1p(others)
 
 
 def layer_entropy_bits(model: TransformerBridge, residuals: Sequence[Tensor | None], count: int) -> Tensor:

@@ -221,9 +221,9 @@ class TokenGradients:
         length = prefix.shape[1]
 
         def walk(part: slice, keep: bool) -> Iterator[Delta]:
-            rows, layer = self.positions[part], self.last
+            rows, top = self.positions[part], self.last
             if self.plan.rows:
-                assert self._top.mixed is not None
+                assert self._top.mixed is not None and recording.mixed is not None
                 cotangent = _one_hot(self._top.mixed[part], rows, length)
                 cuts = [recording.attention_cuts[name] for name in "kv"]
                 deltas = self._pull([recording.mixed], [cut.above for cut in cuts], [cotangent], keep)
@@ -236,11 +236,11 @@ class TokenGradients:
                 (cotangent,) = self._pull([cut.below for cut in cuts], [entering], deltas, keep)
                 assert self._top.entering is not None
                 cotangent = cotangent + _one_hot(self._top.entering[part], rows, length)
-                layer -= 1
+                top -= 1
             else:
                 assert self._top.leaving is not None
                 cotangent = _one_hot(self._top.leaving[part], rows, length)
-            for layer in range(layer, self.lowest - 1, -1):
+            for layer in range(top, self.lowest - 1, -1):
                 here = [site for site in sites if site.layer == layer]
                 wanted = [recording.outputs[site] for site in here]
                 if layer > self.lowest:
@@ -253,7 +253,7 @@ class TokenGradients:
         return walk
 
     def _pull(
-        self, outputs: Sequence[Tensor | None], inputs: Sequence[Tensor], cotangents: Sequence[Tensor], keep: bool
+        self, outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor], keep: bool
     ) -> Sequence[Tensor]:
         """Vector-Jacobian products for c cotangents at once, each (c, *shape of its output)."""
         if self.plan.batched:

@@ -65,7 +65,7 @@ def probe(
         InputError: An argument cannot be used; the sentence says what to do.
     """
     model = load_model(model)
-    norms = _check_norms(norms)
+    norms = check_norms(norms)
     if quantity not in QUANTITIES:
         raise InputError(f"quantity {quantity!r} is not known; choose among {', '.join(QUANTITIES)}.")
     chosen_layers, chosen_projections = select_layers(model, layers), select_projections(projections)
@@ -84,7 +84,7 @@ def probe(
         lens = layer_entropy_bits(model, streams, len(index))
     by_token: dict[str, Any] = {"token_id": written, "position": index, "weight": weight}
     by_token |= uncertainty._asdict()
-    variables = {name: ("token", _numpy(values)) for name, values in by_token.items()}
+    variables: dict[str, Any] = {name: ("token", _numpy(values)) for name, values in by_token.items()}
     if model.tokenizer is not None:
         variables["token_text"] = ("token", token_texts(model.tokenizer, written.tolist()))
     shape = (len(index), len(chosen_layers), len(chosen_projections))
@@ -138,7 +138,8 @@ def _ids(model: TransformerBridge, text: Text, what: str, special: bool) -> list
     return ids
 
 
-def _check_norms(norms: Sequence[str]) -> list[str]:
+def check_norms(norms: Sequence[str]) -> list[str]:
+    """Return the chosen norms, each once."""
     names = [norms] if isinstance(norms, str) else list(norms)
     unknown = [name for name in names if name not in NORMS]
     if unknown or not names:

@@ -1,0 +1,198 @@
+"""The command line: one small frozen dataclass a command, its fields the options.
+
+Nothing heavy is imported here. A command imports what it needs when it runs, so that ``inversion --help`` is instant.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from inversion import __version__
+from inversion.errors import InputError
+
+
+def option(description: str, default: Any = dataclasses.MISSING, **argparse_options: Any) -> Any:
+    """Declare a field: positional if it has no default, else an option; a False default makes it a switch."""
+    metadata = {"help": description, **argparse_options}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def required(description: str, **argparse_options: Any) -> Any:
+    """Declare an option that must be given."""
+    return option(description, None, required=True, **argparse_options)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Read ``a,b,c``."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Read ``0,3,-1``."""
+    return tuple(int(part) for part in names(text))
+
+
+def settings(text: str) -> dict[str, Any]:
+    """Read ``min_terms=2,max_terms=4``; values that are numbers become numbers."""
+    pairs = (part.partition("=") for part in names(text))
+    return {name: int(value) if value.lstrip("-").isdigit() else value for name, _, value in pairs}
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Measure both shipped models on 64 held-out problems and compare them."""
+
+    out: str = option("folder for runs and figures", "runs/demo")
+    overwrite: bool = option("measure again instead of reusing the runs", False)
+    seed: int = option("seed of the sampled responses", 0, type=int)
+
+    def __call__(self) -> None:
+        """Run the command."""
+        from inversion.demo.tour import tour
+
+        tour(self.out, overwrite=self.overwrite, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Measure a model on prompts and write a run; a run that was interrupted goes on."""
+
+    model: str = required("shipped model (fast, slow), model folder or hub id")
+    prompts: str = required("JSONL or Parquet file with a prompt column, or a reasoning-gym task")
+    out: str = required("folder of the run")
+    limit: int | None = option("most problems to use", None, type=int)
+    seed: int = option("seed of sampling, of drawn targets and of random weights", 0, type=int)
+    norms: tuple[str, ...] = option("comma-separated: nuclear, frobenius, spectral, l1", ("nuclear", "frobenius"))
+    layers: tuple[int, ...] | None = option("comma-separated; negative ones count from the end", None, type=numbers)
+    projections: tuple[str, ...] = option("comma-separated: q, k, v, o", ("q", "k", "v", "o"))
+    quantity: str = option("what is differentiated", "logit", choices=("logit", "log_prob", "entropy"))
+    targets: int | None = option("draw this many tokens of each response", None, type=int)
+    dtype: str = option("float32, float64, bfloat16 or float16", "float32")
+    device: str = option("auto, cpu, cuda, ...", "auto")
+    temperature: float = option("of sampling; 0 takes the most probable token", 1.0, type=float)
+    max_new_tokens: int = option("longest generated response", 512, type=int)
+    task_options: dict[str, Any] | None = option(
+        "settings of the task's generator, such as max_terms=4,max_digits=2", None, type=settings
+    )
+    revision: str | None = option("branch, tag or commit of a hub model", None)
+    random_weights: bool = option("keep the architecture, draw new weights: the control model", False)
+    trust_remote_code: bool = option("run code that comes with the checkpoint", False)
+    overwrite: bool = option("replace another run in OUT", False)
+
+    def __call__(self) -> None:
+        """Run the command."""
+        from inversion.responses import Generation, read_problems
+
+        problems = read_problems(self.prompts, self.limit, self.seed, self.task_options)
+        generation = Generation(self.temperature, self.max_new_tokens)
+        from inversion.measure import Measurement, measure_run
+        from inversion.models import load_model
+
+        model = load_model(
+            self.model,
+            self.device,
+            self.dtype,
+            revision=self.revision,
+            trust_remote_code=self.trust_remote_code,
+            random_weights=self.random_weights,
+            seed=self.seed,
+        )
+        folder = measure_run(
+            model,
+            problems,
+            self.out,
+            source=self.prompts,
+            measurement=Measurement(self.norms, self.layers, self.projections, self.quantity, self.targets),  # pyright: ignore[reportArgumentType]
+            generation=generation,
+            seed=self.seed,
+            overwrite=self.overwrite,
+        )
+        print(f"{folder} is complete; see it with: inversion stats {folder}")
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Print a run's inversion correlation with its uncertainty."""
+
+    run: str = option("folder of the run")
+    norm: str = option("nuclear, frobenius, spectral, l1 or logit_space", "nuclear")
+    method: str = option("spearman, pearson or kendall", "spearman")
+    level: float = option("of the intervals", 0.95, type=float)
+    resamples: int = option("bootstrap resamples", 2000, type=int)
+    seed: int = option("seed of the resampling", 0, type=int)
+
+    def __call__(self) -> None:
+        """Run the command."""
+        import inversion
+
+        run = inversion.load_run(self.run)
+        for unit in ("position", "token_type"):
+            for norm in (self.norm, "logit_space"):
+                result = inversion.correlate(
+                    run,
+                    norm=norm,
+                    method=self.method,
+                    unit=unit,
+                    level=self.level,
+                    resamples=self.resamples,
+                    seed=self.seed,
+                )
+                print(result)
+
+
+COMMANDS: dict[str, type] = {"demo": Demo, "probe": Probe, "stats": Stats}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Turn the command classes into a parser."""
+    parser = argparse.ArgumentParser(
+        "inversion", description="Measure the entropy-gradient inversion of causal language models."
+    )
+    parser.add_argument("--version", action="version", version=f"inversion {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        summary = (command.__doc__ or "").splitlines()[0]
+        sub = commands.add_parser(name, help=summary, description=summary)
+        for field in dataclasses.fields(command):
+            _add_argument(sub, field)
+    return parser
+
+
+def _add_argument(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:
+    options = dict(field.metadata)
+    if field.default is dataclasses.MISSING:
+        parser.add_argument(field.name, **options)
+        return
+    flag = "--" + field.name.replace("_", "-")
+    if field.default is False:
+        parser.add_argument(flag, action="store_true", **options)
+        return
+    if isinstance(field.default, tuple):
+        options.setdefault("type", names)
+    if field.default is not None:
+        shown = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        options["help"] += f" (default: {shown})"
+    options.setdefault("metavar", None if "choices" in options else field.name.rpartition("_")[2].upper())
+    parser.add_argument(flag, default=field.default, **options)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 2 for input that cannot be used, 130 when interrupted."""
+    parsed = vars(build_parser().parse_args(arguments))
+    command = COMMANDS[parsed.pop("command")]
+    try:
+        command(**parsed)()
+    except InputError as error:
+        print(f"inversion: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("inversion: interrupted; the same command goes on where it stopped.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

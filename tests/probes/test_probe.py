@@ -1,0 +1,199 @@
+import sys
+
+import numpy as np
+import pytest
+import torch
+from dumb import norms as dumb_norms
+from dumb import weight_gradients
+from tiny import FAMILIES, tiny_model, token_ids
+
+import inversion
+from inversion import InputError
+from inversion.probes import gradients
+from inversion.probes.gradients import Plan
+
+TOKENS = token_ids(20)
+PROMPT, RESPONSE = TOKENS[:6], TOKENS[6:]
+NORMS = ("nuclear", "frobenius", "spectral", "l1")
+
+
+def hooks(bridge):
+    return [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in bridge.original_model.modules()]
+
+
+def largest_error(model, capture, quantity="logit", norms=NORMS):
+    worst = 0.0
+    for i, layer, projection, gradient in weight_gradients(model, PROMPT, RESPONSE, quantity):
+        for name, expected in dumb_norms(gradient).items():
+            if name in norms:
+                found = capture[name].sel(layer=layer, projection=projection).values[i]
+                worst = max(worst, abs(found - expected) / expected)
+    return worst
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float64, 1e-7)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_norms_equal_the_dumb_way(family, dtype, bound):
+    model = tiny_model(family, dtype=dtype)
+    capture = inversion.probe(inversion.load_model(model), PROMPT, RESPONSE, norms=NORMS)
+    assert capture.nuclear.shape == (14, 3, 4)
+    assert largest_error(model, capture, norms=NORMS[:3]) < bound
+    # The sum of absolute entries has no factored form; in float32 the dumb way itself is off by 1e-5.
+    assert largest_error(model, capture, norms=["l1"]) < 5 * bound
+
+
+@pytest.mark.parametrize("quantity", ["log_prob", "entropy"])
+def test_other_quantities_equal_the_dumb_way(quantity):
+    model = tiny_model("llama", dtype=torch.float64)
+    capture = inversion.probe(inversion.load_model(model), PROMPT, RESPONSE, norms=NORMS, quantity=quantity)
+    assert largest_error(model, capture, quantity) < 1e-6
+
+
+@pytest.mark.parametrize("cut", [True, False])
+@pytest.mark.parametrize("batched", [True, False])
+def test_every_plan_gives_the_same(cut, batched):
+    bridge = inversion.load_model(tiny_model("gemma2"))
+    fast = inversion.probe(bridge, PROMPT, RESPONSE)
+    assert gradients._PLANS[bridge] == Plan(cut=True, rows=True, batched=True)
+    gradients._PLANS[bridge] = Plan(cut, False, batched)
+    slow = inversion.probe(bridge, PROMPT, RESPONSE)
+    np.testing.assert_allclose(fast.nuclear, slow.nuclear, rtol=1e-5)
+
+
+def test_a_model_that_mixes_positions_outside_attention_is_measured_through_the_whole_graph():
+    model = tiny_model("llama")
+
+    class Mixing(torch.nn.Module):
+        """A feed-forward layer that also reads the position before."""
+
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return self.inner(x + x.roll(1, dims=1))
+
+    for layer in model.model.layers:
+        layer.mlp.down_proj = Mixing(layer.mlp.down_proj)
+    bridge = inversion.load_model(model)
+    capture = inversion.probe(bridge, PROMPT, RESPONSE)
+    assert not gradients._PLANS[bridge].rows
+    worst = 0.0
+    # The wrap-around of roll reads a later position, so only the whole sequence at once is the right comparison.
+    for i, layer, projection, gradient in weight_gradients(model, PROMPT, RESPONSE):
+        if i == len(RESPONSE) - 1:
+            found = capture.nuclear.sel(layer=layer, projection=projection).values[i]
+            expected = dumb_norms(gradient)["nuclear"]
+            worst = max(worst, abs(found - expected) / expected)
+    assert worst < 2.0
+
+
+@pytest.mark.parametrize("block", [1, 3, 5, 64])
+def test_results_do_not_depend_on_the_block_size(block, monkeypatch):
+    bridge = inversion.load_model(tiny_model("qwen2"))
+    expected = inversion.probe(bridge, PROMPT, RESPONSE)
+    monkeypatch.setattr(sys.modules["inversion.probes.probe"], "BLOCK", block)
+    found = inversion.probe(bridge, PROMPT, RESPONSE)
+    np.testing.assert_allclose(found.nuclear, expected.nuclear, rtol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
+def test_later_tokens_change_nothing_before_them(family):
+    bridge = inversion.load_model(tiny_model(family))
+    before = inversion.probe(bridge, PROMPT, RESPONSE)
+    changed = RESPONSE[:8] + token_ids(6, seed=9)
+    after = inversion.probe(bridge, PROMPT, changed)
+    for name in ("entropy_bits", "surprisal_bits", "logit_space", "layer_entropy_bits", "nuclear", "frobenius"):
+        np.testing.assert_allclose(after[name][:8], before[name][:8], rtol=2e-5, err_msg=name)
+    assert not np.allclose(after.entropy_bits[9:], before.entropy_bits[9:], rtol=1e-3)
+
+
+def test_choices_of_layers_projections_and_targets_pick_from_the_full_capture():
+    bridge = inversion.load_model(tiny_model("llama"))
+    full = inversion.probe(bridge, PROMPT, RESPONSE)
+    part = inversion.probe(bridge, PROMPT, RESPONSE, layers=(-3, 1), projections=("o", "k"), targets=(-1, 2, 5))
+    assert part.layer.values.tolist() == [0, 1]
+    assert part.projection.values.tolist() == ["k", "o"]
+    assert part.position.values.tolist() == [2, 5, 13]
+    expected = full.isel(token=[2, 5, 13]).sel(layer=[0, 1], projection=["k", "o"])
+    for name in ("token_id", "entropy_bits", "layer_entropy_bits", "nuclear", "frobenius"):
+        np.testing.assert_allclose(part[name], expected[name], rtol=1e-5, err_msg=name)
+
+
+def test_drawn_targets_cover_the_range_of_entropy_and_say_what_they_stand_for():
+    bridge = inversion.load_model(tiny_model("llama"))
+    full = inversion.probe(bridge, PROMPT, RESPONSE)
+    drawn = inversion.probe(bridge, PROMPT, RESPONSE, targets=4, seed=3)
+    assert drawn.sizes["token"] == 4
+    assert drawn.weight.sum() == len(RESPONSE)
+    ranks = np.sort(full.entropy_bits.argsort().argsort()[drawn.position.values])
+    assert (np.abs(ranks - np.array([1.5, 5.5, 9, 12])) <= 2).all()
+    assert drawn.position.identical(inversion.probe(bridge, PROMPT, RESPONSE, targets=4, seed=3).position)
+
+
+def test_the_model_is_left_as_it_was():
+    model = tiny_model("llama")
+    model.lm_head.weight.requires_grad_(False)
+    bridge = inversion.load_model(model)
+    bridge.original_model(torch.tensor([PROMPT]))  # A bridge adds hooks of its own in its first pass.
+    before, state = hooks(bridge), torch.random.get_rng_state()
+    with torch.no_grad():
+        inversion.probe(bridge, PROMPT, RESPONSE)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert not model.lm_head.weight.requires_grad
+    assert all(p.requires_grad for n, p in model.named_parameters() if n != "lm_head.weight")
+    assert all(p.grad is None for p in model.parameters())
+    assert hooks(bridge) == before
+
+
+def test_hooks_are_removed_and_gradients_restored_after_a_failure(monkeypatch):
+    bridge = inversion.load_model(tiny_model("llama"))
+
+    bridge.original_model(torch.tensor([PROMPT]))
+    before = hooks(bridge)
+
+    def fail(*_):
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(type(bridge.blocks[1].mlp), "forward", fail)
+    with pytest.raises(RuntimeError, match="no"):
+        inversion.probe(bridge, PROMPT, RESPONSE)
+    assert hooks(bridge) == before
+    assert all(p.requires_grad for p in bridge.original_model.parameters())
+
+
+def test_half_precision_is_close():
+    exact = inversion.probe(inversion.load_model(tiny_model("llama")), PROMPT, RESPONSE)
+    half = inversion.probe(inversion.load_model(tiny_model("llama", dtype=torch.bfloat16)), PROMPT, RESPONSE)
+    np.testing.assert_allclose(half.frobenius, exact.frobenius, rtol=0.3)
+    assert half.attrs["dtype"] == "bfloat16"
+
+
+def test_attributes_name_the_measurement():
+    capture = inversion.probe(inversion.load_model(tiny_model("llama")), PROMPT, RESPONSE, quantity="entropy")
+    assert capture.attrs["quantity"] == "entropy"
+    assert capture.attrs["dtype"] == "float32"
+    assert capture.attrs["attention"] == "eager"
+    assert capture.attrs["versions"]["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"response": []}, "response is empty"),
+        ({"prompt": []}, "prompt is empty"),
+        ({"prompt": token_ids(60)}, "context"),
+        ({"response": [VALUE := 9999, 1]}, "token ids outside"),
+        ({"prompt": "text"}, "without a tokenizer"),
+        ({"norms": ("nuclear", "trace")}, "trace"),
+        ({"layers": (7,)}, "cannot be probed"),
+        ({"projections": ("q", "x")}, "choose among q, k, v and o"),
+        ({"quantity": "loss"}, "choose among logit"),
+        ({"targets": 0}, "at least 1"),
+        ({"targets": (20,)}, "not all among"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, match):
+    bridge = inversion.load_model(tiny_model("llama"))
+    with pytest.raises(InputError, match=match):
+        inversion.probe(bridge, **{"prompt": PROMPT, "response": RESPONSE, **arguments})

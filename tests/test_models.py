@@ -1,0 +1,119 @@
+import copy
+
+import pytest
+import torch
+from tiny import FAMILIES, tiny_model, token_ids
+
+import inversion
+from inversion import InputError
+from inversion.models import describe_model
+
+TOKENS = torch.tensor([token_ids(12)])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_loaded_model_is_wrapped_without_being_touched(family, tmp_path):
+    model = tiny_model(family)
+    keys, weights = list(model.state_dict()), copy.deepcopy(model.state_dict())
+    logits = model(TOKENS).logits
+    bridge = inversion.load_model(model)
+    torch.testing.assert_close(bridge.original_model(TOKENS).logits, logits)
+    assert list(model.state_dict()) == keys
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    torch.testing.assert_close(model(TOKENS).logits, logits, rtol=0, atol=0)
+    model.save_pretrained(tmp_path)
+    again = inversion.load_model(tmp_path)
+    torch.testing.assert_close(again.original_model(TOKENS).logits, logits)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
+def test_training_the_original_shows_through_the_bridge(family):
+    model = tiny_model(family)
+    bridge = inversion.load_model(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(TOKENS, labels=TOKENS).loss.backward()
+    optimizer.step()
+    torch.testing.assert_close(bridge.original_model(TOKENS).logits, model(TOKENS).logits)
+
+
+def test_a_folder_loads_with_its_tokenizer_and_dtype(checkpoint):
+    bridge = inversion.load_model(checkpoint(), dtype="bfloat16")
+    assert bridge.tokenizer("7 + 5", add_special_tokens=False)["input_ids"]
+    described = describe_model(bridge)
+    assert (described["dtype"], described["attention"], described["device"]) == ("bfloat16", "eager", "cpu")
+    assert inversion.load_model(bridge) is bridge
+
+
+def test_a_folder_without_a_tokenizer_can_be_probed_by_token_ids(tmp_path):
+    tiny_model("llama").save_pretrained(tmp_path)
+    bridge = inversion.load_model(tmp_path)
+    assert inversion.probe(bridge, [3, 4], [5, 6, 7]).sizes["token"] == 3
+
+
+def test_random_weights_keep_the_architecture_and_follow_the_seed(checkpoint):
+    folder = checkpoint()
+    first, again, other = (inversion.load_model(folder, random_weights=True, seed=s) for s in (1, 1, 2))
+    logits = [model.original_model(TOKENS).logits for model in (first, again, other)]
+    assert torch.equal(logits[0], logits[1])
+    assert not torch.allclose(logits[0], logits[2])
+    assert describe_model(first)["parameters"] == describe_model(inversion.load_model(folder))["parameters"]
+    assert "random" in describe_model(first)["model"]
+
+
+def test_pickled_weights_are_refused(checkpoint):
+    folder = checkpoint()
+    weights = folder / "model.safetensors"
+    torch.save({}, folder / "pytorch_model.bin")
+    weights.unlink()
+    with pytest.raises(InputError, match="safetensors"):
+        inversion.load_model(folder)
+
+
+def test_remote_code_is_not_run_unasked(checkpoint):
+    folder = checkpoint()
+    config = folder / "config.json"
+    marker = folder / "ran"
+    (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w')\n")
+    config.write_text(
+        config.read_text()
+        .replace('"model_type": "llama"', '"model_type": "strange"')
+        .replace("{", '{"auto_map": {"AutoConfig": "evil.Config"},', 1)
+    )
+    with pytest.raises(InputError, match="trust_remote_code"):
+        inversion.load_model(folder)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "match"),
+    [
+        ("./nowhere", "no model folder"),
+        ("nobody/nothing", "cannot load a model from nobody/nothing"),
+        (torch.nn.Linear(2, 2), "not a Hugging Face causal language model"),
+    ],
+)
+def test_a_missing_model_is_one_sentence(source, match):
+    with pytest.raises(InputError, match=match):
+        inversion.load_model(source)
+
+
+def test_other_kinds_of_model_are_refused(tmp_path):
+    from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
+
+    size = {"vocab_size": 20, "num_hidden_layers": 1}
+    bert = BertForMaskedLM(BertConfig(hidden_size=8, num_attention_heads=2, intermediate_size=8, **size))
+    t5 = T5ForConditionalGeneration(T5Config(d_model=8, d_ff=8, d_kv=4, num_heads=2, num_layers=1, vocab_size=20))
+    for model in (bert, t5):
+        with pytest.raises(InputError, match="not a causal language model"):
+            inversion.load_model(model)
+        model.save_pretrained(tmp_path / type(model).__name__)
+        with pytest.raises(InputError, match="not a causal language model"):
+            inversion.load_model(tmp_path / type(model).__name__)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"), [({"dtype": "int8"}, "choose one of float32"), ({"device": "gpu"}, "is not available")]
+)
+def test_a_wrong_option_is_one_sentence(checkpoint, options, match):
+    with pytest.raises(InputError, match=match):
+        inversion.load_model(checkpoint(), **options)

@@ -1,0 +1,59 @@
+"""Random causal language models small enough to differentiate by hand."""
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+VOCABULARY = 53
+
+_COMMON = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 1,
+}
+_GROUPED = {**_COMMON, "num_key_value_heads": 2, "head_dim": 8}
+
+FAMILIES = {
+    # What each adds to the others: fused and transposed weights; grouped key-values; biases; norms on q and k; soft
+    # caps, post-norms and alternating windows; parallel attention with interleaved fused weights; sliding windows.
+    "gpt2": lambda **o: GPT2Config(
+        n_embd=32, n_layer=3, n_head=4, n_positions=64, bos_token_id=0, eos_token_id=1, pad_token_id=1, **o
+    ),
+    "llama": lambda **o: LlamaConfig(**{**_GROUPED, **o}),
+    "qwen2": lambda **o: Qwen2Config(**{**_GROUPED, **o}),
+    "qwen3": lambda **o: Qwen3Config(**{**_GROUPED, **o}),
+    "gemma2": lambda **o: Gemma2Config(
+        **{**_GROUPED, "sliding_window": 6, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 8.0, **o}
+    ),
+    "gpt_neox": lambda **o: GPTNeoXConfig(**{**_COMMON, **o}),
+    "mistral": lambda **o: MistralConfig(**{**_GROUPED, "sliding_window": 6, **o}),
+}
+
+
+def tiny_model(family: str, *, seed: int = 0, dtype: torch.dtype = torch.float32, **overrides):
+    """Draw a model whose weights are large enough for every path through it to matter."""
+    config = FAMILIES[family](**{"vocab_size": VOCABULARY, **overrides})
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+        for name, parameter in model.named_parameters():
+            is_scale = parameter.ndim == 1 and name.endswith("weight")
+            torch.nn.init.normal_(parameter, mean=float(is_scale), std=0.15)
+    return model
+
+
+def token_ids(count: int, seed: int = 0, vocabulary: int = VOCABULARY) -> list[int]:
+    return torch.randint(2, vocabulary, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
