@@ -1,0 +1,213 @@
+"""Correlations as functions of response weights.
+
+Every statistic here is built once from (n,) tokens and then called with (B, K) weights, one row a resample, and
+returns (B,) values: the correlation of the sample in which every token of response k is repeated weights[b, k] times.
+Equal weights give the estimate, leaving one response out gives the jackknife, multinomial counts give the bootstrap.
+
+Matrix products below are between whole (or half) numbers small enough to be exact in float64, so that the number of
+BLAS threads cannot change the last bit; sums of other floats avoid BLAS.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy.stats import kendalltau
+
+from inversion.statistics._ranks import Floats, Ints, Margin, margin, merge_groups, relative_midranks
+
+Statistic = Callable[[Floats], Floats]
+
+EXACT_TOKENS = 2048  # up to here every resample is ranked token by token
+RANK_GROUPS = 256  # above it, ranks move in this many groups: relative error of a deviation about 1/256**2
+CROSS_GROUPS = 32  # for the product of two rank shifts, already of second order
+CHUNK = 4_000_000  # array elements worked on at once: bounds the memory
+
+TINY = 1e-12  # a variance below this share of the whole sample's counts as none
+
+
+def pearson(x: Floats, y: Floats, cluster: Ints, n_clusters: int) -> Statistic:
+    """Pearson's correlation as a function of cluster weights. x, y, cluster: (n,). Range -1..1, no unit.
+
+    Exact: sums and products are collected per cluster, a resample is a weighted sum of K rows.
+    """
+    x, y = standardise(x), standardise(y)
+    columns = (np.ones_like(x), x, y, x * x, y * y, x * y)
+    sums = np.stack([np.bincount(cluster, c, n_clusters) for c in columns], axis=1)  # (K, 6)
+
+    def at(weights: Floats) -> Floats:
+        n, sx, sy, sxx, syy, sxy = np.einsum("bk,kp->pb", weights, sums)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return ratio(sxy - sx * sy / n, sxx - sx * sx / n, syy - sy * sy / n, n)
+
+    return at
+
+
+def spearman(x: Floats, y: Floats, cluster: Ints, n_clusters: int, exact: bool | None = None) -> Statistic:
+    """Spearman's correlation, re-ranked at every row of weights. x, y, cluster: (n,). Range -1..1, no unit.
+
+    Average ranks for ties. Up to ``EXACT_TOKENS`` tokens (or with ``exact=True``) each row equals
+    ``scipy.stats.spearmanr`` of the repeated sample. Above, the estimate is exact and its change under the weights is
+    computed from grouped ranks (see ``_grouped_spearman``).
+    """
+    if exact or (exact is None and x.size <= EXACT_TOKENS):
+        return _exact_spearman(x, y, cluster, n_clusters)
+    grouped = _grouped_spearman(x, y, cluster, n_clusters)
+    one = np.ones((1, n_clusters))
+    correction = _exact_spearman(x, y, cluster * 0, 1)(np.ones((1, 1))) - grouped(one)
+    return lambda weights: np.clip(grouped(weights) + correction, -1.0, 1.0)
+
+
+def _exact_spearman(x: Floats, y: Floats, cluster: Ints, n_clusters: int) -> Statistic:
+    mx, my = margin(x, cluster, n_clusters), margin(y, cluster, n_clusters)
+
+    def rows(weights: Floats) -> Floats:
+        mass_x, mass_y = weights @ mx.table, weights @ my.table  # (b, M) exact
+        rx, ry = relative_midranks(mass_x), relative_midranks(mass_y)
+        product = (weights[:, cluster] * rx[:, mx.ids] * ry[:, my.ids]).sum(axis=1)
+        return ratio(product, _spread(mass_x, rx), _spread(mass_y, ry), mass_x.sum(axis=1))
+
+    return lambda weights: in_chunks(rows, weights, x.size)
+
+
+def _grouped_spearman(x: Floats, y: Floats, cluster: Ints, n_clusters: int) -> Statistic:
+    """Spearman with values tied within ``RANK_GROUPS`` groups, at a cost per row that does not depend on n.
+
+    Relative ranks are the ranks at equal weights plus a shift, rx = fx + u and ry = fy + v, where u and v depend on
+    the group and the row only. So sum w rx ry = sum w fx fy + sum w u fy + sum w fx v + sum w u v: the first three are
+    products of the weights with tables made once, and exact; the last, of second order, uses fewer groups.
+    """
+    mx = margin(x, cluster, n_clusters, RANK_GROUPS)
+    my = margin(y, cluster, n_clusters, RANK_GROUPS)
+    n = x.size
+    fx, fy = np.rint(2 * n * mx.base), np.rint(2 * n * my.base)  # whole numbers: 2n times the relative rank
+    x_of_token, y_of_token = fx[mx.ids], fy[my.ids]
+    base = np.bincount(cluster, x_of_token * y_of_token, n_clusters)[:, None]  # (K, 1)
+    y_by_x = _sums(y_of_token, cluster, mx.ids, mx.table.shape)  # (K, Mx)
+    x_by_y = _sums(x_of_token, cluster, my.ids, my.table.shape)  # (K, My)
+    cross = _CrossTerm(mx, my, cluster, n_clusters)
+
+    def rows(weights: Floats) -> Floats:
+        mass_x, mass_y = weights @ mx.table, weights @ my.table
+        rx, ry = relative_midranks(mass_x), relative_midranks(mass_y)
+        u, v = rx - fx / (2 * n), ry - fy / (2 * n)
+        product = (weights @ base)[:, 0] / (2 * n) ** 2
+        product += (u * (weights @ y_by_x)).sum(axis=1) / (2 * n)
+        product += (v * (weights @ x_by_y)).sum(axis=1) / (2 * n)
+        product += cross(u, v, weights)
+        return ratio(product, _spread(mass_x, rx), _spread(mass_y, ry), mass_x.sum(axis=1))
+
+    return lambda weights: in_chunks(rows, weights, max(n_clusters, CROSS_GROUPS**2))
+
+
+class _CrossTerm:
+    """sum_i w_i u(x_i) v(y_i), with u and v averaged over ``CROSS_GROUPS`` runs of neighbouring groups."""
+
+    def __init__(self, mx: Margin, my: Margin, cluster: Ints, n_clusters: int):
+        cx, cy = merge_groups(mx, CROSS_GROUPS), merge_groups(my, CROSS_GROUPS)
+        self.shape = (cx[-1] + 1, cy[-1] + 1)
+        joint = cx[mx.ids] * self.shape[1] + cy[my.ids]
+        self.table = _sums(np.ones(cluster.size), cluster, joint, (n_clusters, self.shape[0] * self.shape[1]))
+        self.runs = [(m.mass, np.flatnonzero(np.diff(c, prepend=-1))) for m, c in ((mx, cx), (my, cy))]
+
+    def __call__(self, u: Floats, v: Floats, weights: Floats) -> Floats:
+        u, v = (
+            np.add.reduceat(shift * mass, starts, axis=1) / np.add.reduceat(mass, starts)
+            for shift, (mass, starts) in zip((u, v), self.runs, strict=True)
+        )
+        joint = (weights @ self.table).reshape(-1, *self.shape)
+        return ((joint * v[:, None, :]).sum(axis=2) * u).sum(axis=1)
+
+
+def kendall(x: Floats, y: Floats, cluster: Ints, n_clusters: int) -> Statistic:
+    """Kendall's tau-b as a function of cluster weights. x, y, cluster: (n,). Range -1..1, no unit.
+
+    Tau is a ratio of sums over pairs of tokens, so K x K sums over pairs of clusters hold all that resampling needs:
+    a token and its own copy are a tie. Up to ``EXACT_TOKENS`` tokens each row equals ``scipy.stats.kendalltau`` of the
+    repeated sample. Above, the estimate is scipy's O(n log n) one and its change under the weights comes from grouped
+    values.
+    """
+    if x.size <= EXACT_TOKENS:
+        return _tau_from(*_pair_tables(x, y, cluster, n_clusters))
+    mx = margin(x, cluster, n_clusters, RANK_GROUPS)
+    my = margin(y, cluster, n_clusters, RANK_GROUPS)
+    grouped = _tau_from(*_grouped_pair_tables(mx, my, cluster, n_clusters))
+    correction = tau(x, y) - grouped(np.ones((1, n_clusters)))
+    return lambda weights: np.clip(grouped(weights) + correction, -1.0, 1.0)
+
+
+def tau(x: Floats, y: Floats) -> float:
+    """Kendall's tau-b of two (n,) columns, in O(n log n). Range -1..1."""
+    result: Any = kendalltau(x, y)
+    return float(result.statistic)
+
+
+def _tau_from(concordance: Floats, untied_x: Floats, untied_y: Floats) -> Statistic:
+    def at(weights: Floats) -> Floats:
+        score, in_x, in_y = (((weights @ t) * weights).sum(axis=1) for t in (concordance, untied_x, untied_y))
+        return ratio(score, in_x, in_y, np.sqrt(in_x.clip(1) * in_y.clip(1)))
+
+    return at
+
+
+def _pair_tables(x: Floats, y: Floats, cluster: Ints, n_clusters: int) -> tuple[Floats, Floats, Floats]:
+    """Sums over pairs of tokens by their two clusters, each (K, K): sign product, untied in x, untied in y."""
+    one_hot = np.zeros((x.size, n_clusters))
+    one_hot[np.arange(x.size), cluster] = 1.0
+    sx = np.sign(x[:, None] - x[None, :])
+    sy = np.sign(y[:, None] - y[None, :])
+    score, in_x, in_y = (one_hot.T @ (t @ one_hot) for t in (sx * sy, np.abs(sx), np.abs(sy)))
+    return score, in_x, in_y
+
+
+def _grouped_pair_tables(mx: Margin, my: Margin, cluster: Ints, n_clusters: int) -> tuple[Floats, Floats, Floats]:
+    shape = (mx.mass.size, my.mass.size)
+    cell = mx.ids * shape[1] + my.ids
+    order = np.argsort(cluster, kind="stable")
+    parts = np.split(cell[order], np.cumsum(np.bincount(cluster, minlength=n_clusters))[:-1])
+    concordance = np.empty((n_clusters, n_clusters))
+    for k, cells in enumerate(parts):
+        counts = np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape).astype(float)
+        signs = _below_minus_above(_below_minus_above(counts, 0), 1).ravel()
+        concordance[:, k] = np.bincount(cluster, signs[cell], n_clusters)
+    sizes = np.bincount(cluster, minlength=n_clusters).astype(float)
+    pairs = np.outer(sizes, sizes)
+    return concordance, pairs - mx.table @ mx.table.T, pairs - my.table @ my.table.T
+
+
+def _below_minus_above(counts: Floats, axis: int) -> Floats:
+    """At every place along ``axis``: the counts before it minus the counts after it. Same shape."""
+    return 2 * np.cumsum(counts, axis=axis) - counts - counts.sum(axis=axis, keepdims=True)
+
+
+def ratio(product: Floats, spread_x: Floats, spread_y: Floats, scale: Floats) -> Floats:
+    """``product / sqrt(spread_x * spread_y)``, clipped to -1..1; NaN where a spread is next to nothing of ``scale``."""
+    flat = (spread_x <= TINY * scale) | (spread_y <= TINY * scale) | ~(scale > 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = product / (np.sqrt(np.where(flat, 1.0, spread_x)) * np.sqrt(np.where(flat, 1.0, spread_y)))
+    return np.where(flat, np.nan, np.clip(value, -1.0, 1.0))
+
+
+def in_chunks(rows: Statistic, weights: Floats, width: int) -> Floats:
+    """Apply ``rows`` to blocks of rows so that at most ``CHUNK`` elements (rows times ``width``) are held at once."""
+    step = max(1, CHUNK // max(width, 1))
+    return np.concatenate([rows(weights[i : i + step]) for i in range(0, len(weights), step)])
+
+
+def standardise(values: Floats) -> Floats:
+    """Values minus their mean, over their standard deviation (a constant stays 0), so that sums keep their digits."""
+    centred = values - values.mean()
+    scale = np.abs(centred).max(initial=0.0)
+    if scale <= 1e-14 * np.abs(values).max(initial=0.0):
+        return np.zeros_like(values)
+    centred = centred / scale
+    return centred / np.sqrt(np.mean(centred**2))
+
+
+def _spread(mass: Floats, ranks: Floats) -> Floats:
+    return (mass * ranks * ranks).sum(axis=1)
+
+
+def _sums(values: Floats, cluster: Ints, ids: Ints, shape: tuple[int, ...]) -> Floats:
+    """Sum (n,) values by cluster and group: a table of ``shape`` (K, M)."""
+    return np.bincount(cluster * shape[1] + ids, values, shape[0] * shape[1]).reshape(shape)

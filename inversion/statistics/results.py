@@ -1,0 +1,208 @@
+"""The results that the statistics return: frozen, self-describing, at home in a terminal and a notebook."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MINUS = "-"
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A number for reading: signed with ``digits`` decimals, or NaN."""
+    return "NaN" if value is None or not np.isfinite(value) else f"{value:+.{digits}f}"
+
+
+def p_text(p: float) -> str:
+    """A p-value for reading: two significant digits, never 0."""
+    return "p = NaN" if not np.isfinite(p) else f"p = {p:.2g}"
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: no numpy types, tuples as lists, nested results as dicts."""
+    if isinstance(value, Result):
+        return value.to_dict()
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    return value.item() if isinstance(value, np.generic) else value
+
+
+class Result:
+    """Base of all results: ``_title``, ``_rows`` and ``_notes`` say what to show; the rest follows from the fields."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, as JSON has them (NaN stays NaN)."""
+        return {f.name: plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """One row, a column a field; several results concatenate into a table."""
+        import pandas as pd
+
+        return pd.DataFrame([{k: _cell(v) for k, v in self.to_dict().items()}])
+
+    def _title(self) -> str:
+        return type(self).__name__
+
+    def _rows(self) -> Iterator[tuple[str, str]]:
+        yield from ()
+
+    def _notes(self) -> tuple[str, ...]:
+        reason = getattr(self, "reason", None)
+        return ((f"why NaN: {reason}",) if reason else ()) + tuple(getattr(self, "notes", ()))
+
+    def __str__(self) -> str:
+        rows = list(self._rows())
+        width = max((len(label) for label, _ in rows), default=0)
+        lines = [self._title(), *(f"  {label:<{width}}  {text}" for label, text in rows)]
+        return "\n".join(lines + [f"  ! {note}" for note in self._notes()])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        # Colours are inherited, so that dark and light notebooks both work; nothing is loaded from elsewhere.
+        cell = "padding:1px 12px 1px 0;text-align:left;vertical-align:top;background:transparent"
+        rows = "".join(
+            f'<tr style="background:transparent"><th scope="row" style="{cell};font-weight:600">{escape(label)}</th>'
+            f'<td style="{cell}">{escape(text)}</td></tr>'
+            for label, text in self._rows()
+        )
+        notes = "".join(f"<div><em>{escape(note)}</em></div>" for note in self._notes())
+        caption = f'<caption style="text-align:left;font-weight:700;color:inherit">{escape(self._title())}</caption>'
+        return (
+            f'<div style="color:inherit"><table style="border-collapse:collapse">{caption}{rows}</table>{notes}</div>'
+        )
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, list) and all(isinstance(v, int | str) for v in value):
+        return " ".join(str(v) for v in value)
+    return value
+
+
+@dataclass(frozen=True, repr=False)
+class Correlation(Result):
+    """Correlation of strength and entropy in one run.
+
+    ``estimate``, ``low``, ``high`` lie in -1..1; ``p_value`` tests that the population correlation, with responses
+    drawn at random, is 0. NaN where undefined, with the ``reason``.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    p_value: float
+    standard_error: float
+    n_tokens: int
+    n_points: int
+    n_responses: int
+    n_clusters: int
+    method: str
+    unit: str
+    norm: str
+    quantity: str
+    layers: tuple[int, ...]
+    projections: tuple[str, ...]
+    given: tuple[str, ...]
+    interval: str
+    level: float
+    resamples: int
+    seed: int
+    cluster: str
+    model: str = ""
+    label: str = ""
+    reason: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def _title(self) -> str:
+        of = f"{self.norm} strength and entropy" + (f" given {', '.join(self.given)}" if self.given else "")
+        return f"Correlation of {of}" + (f": {self.label}" if self.label else "")
+
+    def _rows(self) -> Iterator[tuple[str, str]]:
+        yield "estimate", number(self.estimate)
+        yield f"{self.level:.4g} interval", f"{span(self.low, self.high)} ({self.interval})"
+        yield "p-value", f"{p_text(self.p_value)} (sign flips of whole {self.cluster}s; null: correlation 0)"
+        yield "from", sizes(self)
+        yield "measured", measured(self)
+        yield "resampling", f"{self.cluster}s, {self.resamples} resamples, seed {self.seed}"
+
+
+def span(low: float, high: float, digits: int = 3) -> str:
+    """An interval for reading."""
+    return f"[{number(low, digits)}, {number(high, digits)}]"
+
+
+def sizes(result: Any) -> str:
+    """How much data: tokens, points and responses."""
+    points = "" if result.n_points == result.n_tokens else f", {result.n_points} token types"
+    return f"{result.n_tokens} tokens{points}, {result.n_responses} responses"
+
+
+def measured(result: Any) -> str:
+    """Which correlation of which strength over which unit."""
+    unit = "positions" if result.unit == "position" else "token types"
+    parts = [f"{result.method} over {unit}", f"norm {result.norm}"]
+    if result.quantity:
+        parts.append(f"gradient of {result.quantity}")
+    if result.layers:
+        parts.append(f"layers {shorten(result.layers)} of {''.join(result.projections)}")
+    if result.model:
+        parts.append(f"model {result.model}")
+    return ", ".join(parts)
+
+
+def shorten(numbers: tuple[int, ...]) -> str:
+    """Whole numbers for reading: a run of neighbours as first..last."""
+    if len(numbers) > 2 and numbers == tuple(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]}..{numbers[-1]}"
+    return " ".join(str(n) for n in numbers)
+
+
+@dataclass(frozen=True, repr=False)
+class Difference(Result):
+    """Correlation of b minus that of a. ``p_value`` tests that the two population correlations are equal."""
+
+    estimate: float
+    low: float
+    high: float
+    p_value: float
+    standard_error: float
+    a: Correlation
+    b: Correlation
+    paired: bool
+    n_clusters: int
+    method: str
+    unit: str
+    norm: str
+    quantity: str
+    given: tuple[str, ...]
+    interval: str
+    level: float
+    resamples: int
+    seed: int
+    cluster: str
+    label: str = ""
+    reason: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def _title(self) -> str:
+        of = f"{self.norm} strength and entropy" + (f" given {', '.join(self.given)}" if self.given else "")
+        return f"Difference of correlations (b - a) of {of}" + (f": {self.label}" if self.label else "")
+
+    def _rows(self) -> Iterator[tuple[str, str]]:
+        yield "estimate", number(self.estimate)
+        yield f"{self.level:.4g} interval", f"{span(self.low, self.high)} ({self.interval})"
+        yield "p-value", f"{p_text(self.p_value)} (sign flips of whole {self.cluster}s; null: no difference)"
+        for name, part in (("a", self.a), ("b", self.b)):
+            yield name, f"{number(part.estimate)} {span(part.low, part.high)}, {sizes(part)}"
+        yield "measured", measured(self.a)
+        how = f"paired by {self.cluster}" if self.paired else "independent runs"
+        yield "resampling", f"{how}, {self.resamples} resamples, seed {self.seed}"
