@@ -51,8 +51,11 @@ class Demo:
 
     def __call__(self) -> None:
         """Run the command."""
+        from transformers.utils.logging import disable_progress_bar
+
         from inversion.demo.tour import tour
 
+        disable_progress_bar()
         tour(self.out, overwrite=self.overwrite, seed=self.seed)
 
 
@@ -88,9 +91,12 @@ class Probe:
 
         problems = read_problems(self.prompts, self.limit, self.seed, self.task_options)
         generation = Generation(self.temperature, self.max_new_tokens)
+        from transformers.utils.logging import disable_progress_bar
+
         from inversion.measure import Measurement, measure_run
         from inversion.models import load_model
 
+        disable_progress_bar()  # of loading weights, which takes no time; downloads still show theirs
         model = load_model(
             self.model,
             self.device,

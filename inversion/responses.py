@@ -162,7 +162,9 @@ def _dataset_rows(path: Path) -> Iterable[Any]:
             f"{path} is not a folder saved by Hugging Face datasets; save one with save_to_disk, or give a file."
         ) from error
     if not isinstance(data, Dataset):
-        raise InputError(f"{path} holds several splits; give the folder of one, such as {path / next(iter(data))}.")
+        raise InputError(
+            f"{path} holds several splits; give the folder of one, such as {path / str(next(iter(data)))}."
+        )
     return data
 
 

@@ -223,7 +223,8 @@ class TokenGradients:
         def walk(part: slice, keep: bool) -> Iterator[Delta]:
             rows, top = self.positions[part], self.last
             if self.plan.rows:
-                assert self._top.mixed is not None and recording.mixed is not None
+                assert self._top.mixed is not None
+                assert recording.mixed is not None
                 cotangent = _one_hot(self._top.mixed[part], rows, length)
                 cuts = [recording.attention_cuts[name] for name in "kv"]
                 deltas = self._pull([recording.mixed], [cut.above for cut in cuts], [cotangent], keep)

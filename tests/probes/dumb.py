@@ -24,7 +24,9 @@ def projection_weights(model):
             for j, projection in enumerate("qkv"):
                 found[layer, projection] = (
                     parameter,
-                    lambda gradient, j=j: gradient.view(heads, 3, -1, gradient.shape[1])[:, j].flatten(0, 1),
+                    lambda gradient, j=j, heads=heads: gradient.view(heads, 3, -1, gradient.shape[1])[:, j].flatten(
+                        0, 1
+                    ),
                 )
     return found
 

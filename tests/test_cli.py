@@ -1,0 +1,83 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+import inversion
+from inversion.cli import main
+
+
+def run(capsys, *arguments):
+    capsys.readouterr()
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    rows = [{"prompt": f"{a} + 2 =", "answer": str(a + 2)} for a in range(6)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys, inversion, inversion.cli\n"
+        "try:\n    inversion.cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'torch', 'numpy', 'xarray', 'scipy', 'transformers'} & set(sys.modules)))"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.splitlines()[-1] == "[]"
+    assert "probe" in printed
+
+
+def test_probing_and_statistics_from_the_command_line(capsys, checkpoint, prompts, tmp_path):
+    out = tmp_path / "run"
+    probe = ("probe", "--model", checkpoint(), "--prompts", prompts, "--out", out, "--max-new-tokens", 8)
+    code, printed, _ = run(capsys, *probe, "--layers=-1,0", "--norms", "frobenius,spectral")
+    assert code == 0
+    assert f"inversion stats {out}" in printed
+    loaded = inversion.load_run(out)
+    assert loaded.layer.values.tolist() == [0, 2]
+    assert {"frobenius", "spectral"} <= set(loaded.data_vars)
+    code, printed, _ = run(capsys, "stats", out, "--norm", "spectral", "--resamples", 100)
+    assert code == 0
+    estimate = inversion.correlate(loaded, norm="spectral", resamples=100).estimate
+    assert f"{estimate:+.3f}" in printed
+
+
+def test_bad_input_exits_with_two_and_one_sentence(capsys, checkpoint, prompts, tmp_path):
+    out, folder = tmp_path / "run", checkpoint()
+    empty, short = tmp_path / "empty.jsonl", tmp_path / "short.jsonl"
+    empty.write_text("")
+    short.write_text('{"prompt": "1", "response": "2"}')
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("x")
+    cases = [
+        ("probe", "--model", folder, "--prompts", tmp_path / "none.jsonl", "--out", out),
+        ("probe", "--model", folder, "--prompts", empty, "--out", out),
+        ("probe", "--model", folder, "--prompts", short, "--out", out),
+        ("probe", "--model", tmp_path / "nowhere", "--prompts", prompts, "--out", out),
+        ("probe", "--model", folder, "--prompts", "no_such_task", "--out", out),
+        ("probe", "--model", folder, "--prompts", prompts, "--out", tmp_path / "full"),
+        ("probe", "--model", folder, "--prompts", prompts, "--out", out, "--norms", "trace"),
+        ("probe", "--model", folder, "--prompts", prompts, "--out", out, "--layers", "9"),
+        ("stats", tmp_path / "nowhere"),
+    ]
+    for arguments in cases:
+        code, printed, error = run(capsys, *arguments)
+        assert code == 2, arguments
+        assert printed == ""
+        assert error.startswith("inversion: "), error
+        assert error.strip().count("\n") == 0, error
+        assert "Traceback" not in error
+        assert not out.exists()
+
+
+def test_an_unknown_option_is_refused(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["probe", "--modle", "fast"])
+    assert stop.value.code == 2

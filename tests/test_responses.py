@@ -1,0 +1,126 @@
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+import inversion
+from inversion import InputError
+from inversion.responses import Generation, generate, read_problems
+
+ROWS = [
+    {"prompt": "1 + 2 =", "response": "<answer>3</answer>", "answer": "3", "task": ""},
+    {"prompt": "2 + 2 =", "response": "<answer>5</answer>", "answer": "4", "task": "sum"},
+]
+
+
+@pytest.fixture
+def jsonl(tmp_path):
+    def write(rows):
+        path = tmp_path / "rows.jsonl"
+        path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+        return str(path)
+
+    return write
+
+
+def test_jsonl_parquet_and_a_saved_data_set_read_alike(jsonl, tmp_path):
+    from datasets import Dataset
+
+    pd.DataFrame(ROWS).to_parquet(tmp_path / "rows.parquet")
+    Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
+    for source in (jsonl(ROWS), str(tmp_path / "rows.parquet"), str(tmp_path / "saved")):
+        problems = read_problems(source)
+        assert [p.prompt for p in problems] == ["1 + 2 =", "2 + 2 ="]
+        assert [p.task for p in problems] == ["", "sum"]
+        assert [p.scorer(p.response) for p in problems] == [1.0, 0.0]
+        assert len(read_problems(source, limit=1)) == 1
+
+
+def test_a_task_is_generated_and_scored_by_its_library():
+    pytest.importorskip("reasoning_gym", reason="the extra tasks is not installed")
+    problems = read_problems("chain_sum", limit=5, seed=3, options={"min_terms": 2, "max_terms": 2})
+    again = read_problems("chain_sum", limit=5, seed=3, options={"min_terms": 2, "max_terms": 2})
+    assert [p.prompt for p in problems] == [p.prompt for p in again]
+    for problem in problems:
+        assert problem.prompt.count("+") + problem.prompt.count("-") >= 1
+        assert problem.scorer(f"<think>hm</think><answer>{problem.answer}</answer>") == 1.0
+        assert problem.scorer("<answer>no</answer>") < 1.0
+
+
+@pytest.mark.parametrize(
+    ("rows", "match"),
+    [
+        ([], "is empty"),
+        ([{"text": "a"}], "row 1 has no prompt"),
+        ([ROWS[0], ["a"]], "row 2 has no prompt"),
+        ([{"prompt": 3}], "not text"),
+        ([{"prompt": "a", "response": ""}], "empty response"),
+        (['{"prompt": "a"', "x"], "line 1 is not valid JSON"),
+    ],
+)
+def test_bad_rows_are_one_sentence(jsonl, rows, match):
+    with pytest.raises(InputError, match=match):
+        read_problems(jsonl(rows))
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "match"),
+    [
+        ("missing.jsonl", {}, "no file missing.jsonl"),
+        ("chain_sun", {}, "try chain_sum"),
+        ("chain_sum", {"limit": 0}, "at least 1"),
+        ("chain_sum", {"options": {"terms": 3}}, "does not take the options"),
+    ],
+)
+def test_bad_sources_are_one_sentence(source, options, match):
+    pytest.importorskip("reasoning_gym", reason="the extra tasks is not installed")
+    with pytest.raises(InputError, match=match):
+        read_problems(source, **options)
+
+
+def test_files_of_other_kinds_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("prompt\n")
+    (tmp_path / "a.parquet").write_text("no")
+    (tmp_path / "folder").mkdir()
+    for name, match in (("a.csv", "neither JSONL nor Parquet"), ("a.parquet", "readable"), ("folder", "save_to_disk")):
+        with pytest.raises(InputError, match=match):
+            read_problems(str(tmp_path / name))
+
+
+def test_sampling_settings_are_checked():
+    with pytest.raises(InputError, match="temperature"):
+        Generation(temperature=-1)
+    with pytest.raises(InputError, match="max_new_tokens"):
+        Generation(max_new_tokens=0)
+
+
+def test_generation_is_greedy_at_temperature_zero_whatever_the_padding(checkpoint):
+    bridge = inversion.load_model(checkpoint())
+    prompts = [[5, 6, 7], [8, 9, 10, 11, 12, 13, 14]]
+    together = generate(bridge, prompts, Generation(0.0, 8), seed=0)
+    for prompt, (response, finished) in zip(prompts, together, strict=True):
+        tokens = list(prompt)
+        for expected in response:
+            logits = bridge.original_model(torch.tensor([tokens])).logits[0, -1]
+            assert logits.argmax() == expected
+            tokens.append(expected)
+        assert finished == (response[-1] == bridge.tokenizer.eos_token_id)
+
+
+def test_sampling_follows_the_seed_and_leaves_the_random_state(checkpoint):
+    bridge = inversion.load_model(checkpoint())
+    state = torch.random.get_rng_state()
+    first, again, other = (generate(bridge, [[5, 6]], Generation(1.0, 12), seed=s) for s in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert first == again
+    assert first != other
+
+
+def test_sampling_draws_from_the_models_own_distribution(checkpoint):
+    folder = checkpoint()
+    stored = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps({**stored, "do_sample": True, "top_k": 1}))
+    bridge = inversion.load_model(folder)
+    written = {tuple(generate(bridge, [[5, 6]], Generation(1.0, 3), seed=s)[0][0]) for s in range(6)}
+    assert len(written) > 1  # A stored top_k of 1 would make them all alike.
