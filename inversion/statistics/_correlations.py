@@ -20,6 +20,7 @@ Statistic = Callable[[Floats], Floats]
 
 EXACT_TOKENS = 2048  # up to here every resample is ranked token by token
 RANK_GROUPS = 256  # above it, ranks move in this many groups: relative error of a deviation about 1/256**2
+PAIR_GROUPS = 128  # groups for Kendall's tau, whose tables grow with their square
 CROSS_GROUPS = 32  # for the product of two rank shifts, already of second order
 CHUNK = 4_000_000  # array elements worked on at once: bounds the memory
 
@@ -129,8 +130,8 @@ def kendall(x: Floats, y: Floats, cluster: Ints, n_clusters: int) -> Statistic:
     """
     if x.size <= EXACT_TOKENS:
         return _tau_from(*_pair_tables(x, y, cluster, n_clusters))
-    mx = margin(x, cluster, n_clusters, RANK_GROUPS)
-    my = margin(y, cluster, n_clusters, RANK_GROUPS)
+    mx = margin(x, cluster, n_clusters, PAIR_GROUPS)
+    my = margin(y, cluster, n_clusters, PAIR_GROUPS)
     grouped = _tau_from(*_grouped_pair_tables(mx, my, cluster, n_clusters))
     correction = tau(x, y) - grouped(np.ones((1, n_clusters)))
     return lambda weights: np.clip(grouped(weights) + correction, -1.0, 1.0)
@@ -177,7 +178,8 @@ def _grouped_pair_tables(mx: Margin, my: Margin, cluster: Ints, n_clusters: int)
 
 def _below_minus_above(counts: Floats, axis: int) -> Floats:
     """At every place along ``axis``: the counts before it minus the counts after it. Same shape."""
-    return 2 * np.cumsum(counts, axis=axis) - counts - counts.sum(axis=axis, keepdims=True)
+    total = counts.sum(axis=axis, keepdims=True)
+    return np.asarray(2 * np.cumsum(counts, axis=axis) - counts - total, dtype=np.float64)
 
 
 def ratio(product: Floats, spread_x: Floats, spread_y: Floats, scale: Floats) -> Floats:

@@ -10,6 +10,7 @@ strays by chance. The interval is every value that this test does not reject.
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from scipy import stats
@@ -31,6 +32,17 @@ class Sample:
     shares: Floats  # (K,) share of the tokens in each cluster; sums to 1
     labels: Ints = field(default_factory=lambda: np.empty(0, np.intp))  # (K,) which cluster of the run each is
     reason: str | None = None  # why the statistic is undefined, if it is
+
+    @cached_property
+    def estimate(self) -> float:
+        """The value at equal weights."""
+        return float(self.statistic(np.ones((1, self.shares.size)))[0])
+
+    @cached_property
+    def without(self) -> Floats:
+        """The value without each cluster, (K,)."""
+        k = self.shares.size
+        return self.statistic(1.0 - np.eye(k)) if k > 1 else np.full(k, NAN)
 
 
 @dataclass(frozen=True)
@@ -81,11 +93,6 @@ def from_z(z: Floats | float) -> Floats:
     return np.where(np.abs(rho) >= ALMOST_ONE - 1e-15, np.sign(rho), rho)
 
 
-def equal_weights(n_clusters: int) -> Floats:
-    """One row of ones, (1, K)."""
-    return np.ones((1, n_clusters))
-
-
 def bootstrap_weights(n_clusters: int, resamples: int, seed: int | tuple[int, ...]) -> Floats:
     """How often each cluster is drawn in each resample: multinomial counts, (B, K), each row sums to K."""
     rng = np.random.default_rng(seed)
@@ -111,9 +118,8 @@ def leave_one_out(sample: Sample, fisher: bool = True) -> LeaveOneOut:
     """
     scale = to_z if fisher else np.asarray
     k = sample.shares.size
-    estimate = float(scale(sample.statistic(equal_weights(k)))[0])
-    without = scale(sample.statistic(1.0 - np.eye(k))) if k > 1 else np.full(k, NAN)
-    away = estimate - without
+    estimate = float(scale(sample.estimate))
+    away = estimate - scale(sample.without)
     amounts = away * np.sqrt(1.0 - sample.shares)
     amounts = amounts - sample.shares * amounts.sum()
     centred = away - away.mean()
@@ -152,12 +158,15 @@ def critical(bounds: Floats, level: float) -> float:
     return float(np.sort(bounds)[bounds.size - n_rejectable - 1])
 
 
-def infer(sample: Sample, settings: Settings, fisher: bool = True) -> Inference:
-    """Estimate, interval and p-value of one sample. ``fisher``: work on Fisher's z scale, for a correlation."""
+def infer(sample: Sample, settings: Settings, fisher: bool = True, tested: Sample | None = None) -> Inference:
+    """Estimate, interval and p-value of one sample. ``fisher``: work on Fisher's z scale, for a correlation.
+
+    ``tested`` is a statistic that is 0 where this one is, and closer to normal: the p-value is taken from it.
+    """
     k = sample.shares.size
     if sample.reason:
         return Inference(NAN, interval=settings.interval, reason=sample.reason)
-    estimate = float(sample.statistic(equal_weights(k))[0])
+    estimate = sample.estimate
     if not np.isfinite(estimate):
         return Inference(NAN, interval=settings.interval, reason="the statistic is undefined on these tokens")
     if k < 2:
@@ -168,7 +177,7 @@ def infer(sample: Sample, settings: Settings, fisher: bool = True) -> Inference:
         reason = "without one of the responses the statistic is undefined, so no interval and no p-value"
         return Inference(estimate, interval=settings.interval, reason=reason)
     flips = sign_flips(k, settings.resamples, settings.seed)
-    p_value = flip_p_value(loo, flips)
+    p_value = flip_p_value(loo if tested is None else leave_one_out(tested, fisher=False), flips)
     draws = None
     if settings.interval in ("percentile", "bca"):
         draws = sample.statistic(bootstrap_weights(k, settings.resamples, (settings.seed, 1)))
@@ -222,10 +231,9 @@ def infer_difference(a: Sample, b: Sample, settings: Settings) -> Inference:
     """
     values = [infer(s, Settings("jackknife", settings.level, 1, settings.seed)) for s in (a, b)]
     estimate = values[1].estimate - values[0].estimate
-    if not np.isfinite(estimate) or any(not np.isfinite(v.standard_error) for v in values):
-        which = "first" if not np.isfinite(values[0].standard_error) else "second"
-        reason = f"{which} run: {values[0 if which == 'first' else 1].reason}"
-        return Inference(estimate, interval=settings.interval, reason=reason)
+    reasons = [f"{which}: {v.reason}" for which, v in zip("ab", values, strict=True) if v.reason]
+    if reasons:
+        return Inference(estimate, interval=settings.interval, reason="; ".join(reasons))
     loo = combine(leave_one_out(a, fisher=False), leave_one_out(b, fisher=False))
     flips = sign_flips(loo.amounts.size, settings.resamples, settings.seed)
     p_value = flip_p_value(combine(leave_one_out(a), leave_one_out(b)), flips)

@@ -7,7 +7,7 @@ import xarray as xr
 
 from inversion.errors import InputError
 from inversion.statistics._data import check_run, column
-from inversion.statistics._infer import Inference, Sample, infer, infer_difference
+from inversion.statistics._infer import Inference, Sample, infer, infer_difference, to_z
 from inversion.statistics._options import Options, sample_of
 from inversion.statistics.correlation import correlation_result
 from inversion.statistics.results import Correlation, Difference
@@ -88,11 +88,7 @@ def difference_of(
         samples.append(sample)
         parts.append(correlation_result(infer(sample, options.settings), facts, options, name))
     a, b = samples
-    undefined = [f"{which}: {p.reason}" for which, p in zip("ab", parts, strict=True) if p.reason]
-    if any(s.reason for s in samples):
-        found = Inference(float("nan"), interval=options.interval, reason="; ".join(undefined))
-        n_clusters = 0
-    elif paired:
+    if paired and not any(p.reason for p in parts):
         found, n_clusters = infer_paired(a, b, options, cluster_names(run_a, options), cluster_names(run_b, options))
     else:
         found, n_clusters = infer_difference(a, b, options.settings), a.shares.size + b.shares.size
@@ -116,8 +112,12 @@ def infer_paired(a: Sample, b: Sample, options: Options, names_a, names_b) -> tu
     def statistic(weights):
         return second.statistic(weights) - first.statistic(weights)
 
-    both = Sample(statistic, (first.shares + second.shares) / 2)
-    return infer(both, options.settings, fisher=False), both.shares.size
+    def difference_of_z(weights):
+        return to_z(second.statistic(weights)) - to_z(first.statistic(weights))
+
+    shares = (first.shares + second.shares) / 2
+    tested = Sample(difference_of_z, shares)
+    return infer(Sample(statistic, shares), options.settings, fisher=False, tested=tested), shares.size
 
 
 def joint_samples(samples: list[Sample], names: list[np.ndarray]) -> tuple[list[Sample], np.ndarray]:

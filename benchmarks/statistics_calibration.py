@@ -1,0 +1,251 @@
+"""How often do the intervals hold the truth, and how often do the tests cry wolf?
+
+    python benchmarks/statistics_calibration.py            # 2,000 data sets a case; rewrites the table in docs/
+    python benchmarks/statistics_calibration.py --sets 200 # a quick look, printed only
+
+Every data set has responses of uneven length whose tokens depend on one another: a response-wide level (40 % of the
+variance) plus an autoregressive series (0.9 from token to token). All variables are jointly Gaussian before a monotone
+map, so that the population correlation is known in closed form.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+from scipy.signal import lfilter
+
+from inversion.statistics import compare
+from inversion.statistics._infer import Settings, infer
+from inversion.statistics._options import Options, sample_of
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+BEGIN, END = "<!-- calibration:begin -->", "<!-- calibration:end -->"
+SHARE, PHI = 0.4, 0.9  # variance between responses; autocorrelation inside them
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table. ``within`` and ``between`` are the correlations inside and between responses."""
+
+    name: str
+    responses: tuple[int, int]
+    within: float
+    between: float
+    kind: str = "correlate"  # correlate, partial, token_type, independent, paired
+    method: str = "spearman"
+    bootstrap: bool = False  # also try the percentile and BCa intervals
+
+
+MANY, FEW = (30, 200), (30, 30)
+CASES = (
+    Case("no correlation", MANY, 0.0, 0.0),
+    Case("moderate", MANY, -0.5, 0.0, bootstrap=True),
+    Case("strong", MANY, -0.8, -0.6),
+    Case("parts cancel", MANY, 0.5, -0.75),
+    Case("no correlation, 30 responses", FEW, 0.0, 0.0),
+    Case("moderate, 30 responses", FEW, -0.5, 0.0, bootstrap=True),
+    Case("strong, 30 responses", FEW, -0.8, -0.6),
+    Case("Pearson, moderate", MANY, -0.5, 0.0, method="pearson"),
+    Case("Kendall, moderate", MANY, -0.5, 0.0, method="kendall"),
+    Case("partial, none left", MANY, 0.0, 0.0, "partial"),
+    Case("token types, no correlation", MANY, 0.0, 0.0, "token_type"),
+    Case("compare independent, equal", MANY, -0.5, 0.0, "independent"),
+    Case("compare independent, 30 responses", FEW, -0.5, 0.0, "independent"),
+    Case("compare paired, equal", MANY, -0.5, 0.0, "paired"),
+    Case("compare paired, 30 responses", FEW, -0.5, 0.0, "paired"),
+)
+
+
+def gaussian_truth(r: float, method: str) -> float:
+    """Population value of a correlation for two Gaussian variables of Pearson correlation r."""
+    return {"pearson": r, "spearman": 6 / np.pi * np.arcsin(r / 2), "kendall": 2 / np.pi * np.arcsin(r)}[method]
+
+
+def series(rng: np.random.Generator, lengths: np.ndarray, columns: int) -> np.ndarray:
+    """Stationary AR(1) noise of variance 1 in each response, (n, columns)."""
+    parts = []
+    for length in lengths:
+        noise = rng.normal(size=(length, columns))
+        noise[0] /= np.sqrt(1 - PHI**2)
+        parts.append(np.sqrt(1 - PHI**2) * lfilter([1.0], [1.0, -PHI], noise, axis=0))
+    return np.concatenate(parts)
+
+
+def draw(rng: np.random.Generator, lengths: np.ndarray, within: np.ndarray, between: np.ndarray) -> np.ndarray:
+    """Tokens with correlation matrices ``within`` and ``between`` (p, p) inside and between responses, (n, p)."""
+    p = len(within)
+    inside = series(rng, lengths, p) @ np.linalg.cholesky(within).T
+    level = rng.normal(size=(len(lengths), p)) @ np.linalg.cholesky(between).T
+    return np.sqrt(1 - SHARE) * inside + np.sqrt(SHARE) * np.repeat(level, lengths, axis=0)
+
+
+def lengths_of(rng: np.random.Generator, responses: tuple[int, int]) -> np.ndarray:
+    """Uneven response lengths: log-normal around a mean of 30 tokens, at least 3."""
+    k = int(rng.integers(responses[0], responses[1] + 1))
+    return np.maximum(3, rng.lognormal(np.log(30) - 0.32, 0.8, k)).astype(int)
+
+
+def dataset(lengths: np.ndarray, strength: np.ndarray, entropy: np.ndarray, **extra: np.ndarray) -> xr.Dataset:
+    """A run of one layer and projection with the given columns."""
+    response = np.repeat(np.arange(len(lengths)), lengths)
+    columns = {"entropy_bits": entropy, **extra}
+    return xr.Dataset(
+        {"nuclear": (("token", "layer", "projection"), strength[:, None, None])}
+        | {name: ("token", values) for name, values in columns.items()},
+        coords={"layer": [0], "projection": ["q"], "response": ("token", response)}
+        | {"prompt_id": ("token", response.astype(str))},
+    )
+
+
+def pair_matrix(r: float) -> np.ndarray:
+    """Correlation matrix of two variables."""
+    return np.array([[1.0, r], [r, 1.0]])
+
+
+def simulate(case: Case, rng: np.random.Generator) -> tuple[list[xr.Dataset], float, dict]:
+    """The run or runs of one data set, the true value, and the options of the call."""
+    lengths = lengths_of(rng, case.responses)
+    total = (1 - SHARE) * case.within + SHARE * case.between
+    if case.kind == "partial":
+        return _simulate_partial(lengths, rng)
+    if case.kind == "token_type":
+        return _simulate_types(lengths, rng)
+    if case.kind == "paired":
+        # Two checkpoints answer the same prompts: their tokens are strongly alike.
+        block = np.kron(pair_matrix(0.6), np.ones((2, 2)))
+        parts = [block * np.kron(np.ones((2, 2)), pair_matrix(r)) for r in (case.within, case.between)]
+        x, y, x2, y2 = draw(rng, lengths, *parts).T
+        return [dataset(lengths, np.exp(x), y), dataset(lengths, np.exp(x2), y2)], 0.0, {}
+    runs = []
+    for _ in range(2 if case.kind == "independent" else 1):
+        x, y = draw(rng, lengths, pair_matrix(case.within), pair_matrix(case.between)).T
+        runs.append(dataset(lengths, x if case.method == "pearson" else np.exp(x), y))
+        lengths = lengths_of(rng, case.responses)
+    if case.kind == "independent":
+        return runs, 0.0, {"pairing": "independent"}
+    return runs, gaussian_truth(total, case.method), {"method": case.method}
+
+
+def _simulate_partial(lengths: np.ndarray, rng: np.random.Generator):
+    """Both columns follow a third; nothing is left once its ranks are held fixed."""
+    third = 0.6
+    r = 2 * np.sin(np.pi / 6 * gaussian_truth(third, "spearman") ** 2)
+    matrix = np.array([[1, r, third], [r, 1, third], [third, third, 1]])
+    x, y, z = draw(rng, lengths, matrix, matrix).T
+    return [dataset(lengths, np.exp(x), y, surprisal_bits=z)], 0.0, {"given": ("surprisal_bits",)}
+
+
+def _simulate_types(lengths: np.ndarray, rng: np.random.Generator):
+    """300 token types with Zipf-like frequencies, whose entropy has a level of its own and whose strength has none."""
+    x, y = draw(rng, lengths, np.eye(2), np.eye(2)).T
+    weights = 1 / np.arange(1, 301)
+    types = rng.choice(300, size=x.size, p=weights / weights.sum())
+    run = dataset(lengths, x, y + rng.normal(size=300)[types], token_id=types)
+    return [run], 0.0, {"unit": "token_type"}
+
+
+def naive(runs: list[xr.Dataset], case: Case, truth: float) -> bool:
+    """Whether the textbook interval that takes tokens as independent (Fisher's z) holds the truth."""
+    z, variance = 0.0, 0.0
+    for sign, run in zip((-1, 1) if len(runs) == 2 else (1,), runs, strict=True):
+        x, y = run["nuclear"].values.ravel(), run["entropy_bits"].values
+        rho = getattr(stats, {"pearson": "pearsonr"}.get(case.method, "spearmanr"))(x, y).statistic
+        z, variance = z + sign * np.arctanh(rho), variance + 1.06 / (x.size - 3)
+    return bool(abs(z - np.arctanh(truth)) <= 1.96 * np.sqrt(variance))
+
+
+def judge(runs: list[xr.Dataset], case: Case, options: dict, settings: list[Settings]) -> list:
+    """One result for each of the settings; what they have in common is computed once."""
+    if len(runs) == 2:
+        first = settings[0]
+        return [compare(*runs, resamples=first.resamples, seed=first.seed, **options)]
+    sample, _ = sample_of(runs[0], Options(**options))
+    return [infer(sample, s) for s in settings]
+
+
+def run_case(case: Case, sets: int, seed: int, resamples: int) -> dict[str, float]:
+    """Share of data sets whose interval of each kind holds the truth, and whose p-value is at most 5 %."""
+    rng = np.random.default_rng([seed, CASES.index(case) if case in CASES else 99])
+    hits: dict[str, list[bool]] = {}
+    kinds = ("signflip", "jackknife", "percentile", "bca") if case.bootstrap else ("signflip", "jackknife")
+    for number in range(sets):
+        runs, truth, options = simulate(case, rng)
+        results = judge(runs, case, options, [Settings(kind, LEVEL, resamples, number) for kind in kinds])
+        for kind, result in zip(kinds, results, strict=False):
+            hits.setdefault(kind, []).append(result.low <= truth <= result.high)
+        if abs(truth) < 1e-9:
+            hits.setdefault("rejected", []).append(results[0].p_value <= 1 - LEVEL)
+        if case.kind in ("correlate", "independent", "paired") and case.method != "kendall":
+            hits.setdefault("naive", []).append(naive(runs, case, truth))
+    return {name: float(np.mean(values)) for name, values in hits.items()}
+
+
+COLUMNS = ("signflip", "jackknife", "percentile", "bca", "naive", "rejected")
+
+
+def markdown(rows: dict[str, dict[str, float]], sets: int) -> str:
+    """The table as Markdown."""
+    names = ("sign-flip (default)", "jackknife", "percentile", "BCa", "naive tokens", "false positives")
+    head = "| case | " + " | ".join(names) + " |\n|---|" + "---:|" * len(names)
+    body = [
+        f"| {name} | " + " | ".join(f"{row[c]:.1%}" if c in row else "" for c in COLUMNS) + " |"
+        for name, row in rows.items()
+    ]
+    error = 1.96 * np.sqrt(0.95 * 0.05 / sets)
+    note = f"\n\n{sets:,} data sets a case; a true 95 % shows as 95 % +- {error:.1%}."
+    return "\n".join([head, *body]) + note
+
+
+def figure(rows: dict[str, dict[str, float]], path: Path) -> None:
+    """Coverage of each kind of interval in each case, beside the band that is aimed at."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    fig, ax = plt.subplots(figsize=(7.2, 4.6), layout="constrained")
+    ax.axvspan(93.5, 96.5, color="#2a9d8f", alpha=0.18, lw=0, label="aimed at: 93.5 to 96.5 %")
+    styles = {"signflip": "o", "jackknife": "s", "percentile": "^", "bca": "v", "naive": "x"}
+    for kind, marker in styles.items():
+        points = [(100 * row[kind], i) for i, row in enumerate(rows.values()) if kind in row]
+        ax.plot(*np.array(points).T, marker, ms=6, label="tokens as independent" if kind == "naive" else kind)
+    ax.set(yticks=range(len(rows)), yticklabels=list(rows), xlabel="intervals that hold the truth, % (nominal 95)")
+    ax.invert_yaxis()
+    ax.legend(fontsize=8, loc="center left")
+    fig.savefig(path, metadata={"Date": None})
+
+
+def write_docs(text: str, page: Path) -> None:
+    """Put the table between its markers in the page."""
+    old = page.read_text(encoding="utf-8")
+    before, rest = old.split(BEGIN)
+    page.write_text(before + BEGIN + "\n" + text + "\n" + END + rest.split(END)[1], encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--case", default="", help="only the cases whose name contains this; printed only")
+    parser.add_argument("--resamples", type=int, default=999)
+    options = parser.parse_args()
+    rows = {}
+    for case in (c for c in CASES if options.case in c.name):
+        start = time.perf_counter()
+        rows[case.name] = run_case(case, options.sets, options.seed, options.resamples)
+        shown = "  ".join(f"{k} {v:.3f}" for k, v in rows[case.name].items())
+        print(f"{case.name:36s} {shown}  ({time.perf_counter() - start:.0f} s)", flush=True)
+    text = markdown(rows, options.sets)
+    print(text)
+    if options.sets >= 2000 and not options.case:
+        figure(rows, DOCS / "statistics_calibration.svg")
+        write_docs(text, DOCS / "statistics.md")
+
+
+if __name__ == "__main__":
+    main()
