@@ -35,6 +35,7 @@ LEAVING = " leaving "
 """Introduces what is left after a choice."""
 
 _HELD_OUT_ONE_IN = 10
+_DATASETS: dict[str, Any] = {}
 _ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 
 
@@ -96,7 +97,10 @@ def _dataset(task: str) -> Any:
         raise InputError(
             "Making new problems needs reasoning-gym, which is not installed; install inversion[tasks]."
         ) from error
-    return reasoning_gym.create_dataset(task, seed=0, **TASKS[task])
+    # Made once: the spelling task reads its list of 150,000 words anew each time.
+    if task not in _DATASETS:
+        _DATASETS[task] = reasoning_gym.create_dataset(task, seed=0, **TASKS[task])
+    return _DATASETS[task]
 
 
 def response_for(problem: Problem, style: Style, rng: random.Random) -> str:

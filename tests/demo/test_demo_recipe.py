@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from inversion.demo import MODELS, recipe
@@ -22,12 +23,14 @@ def some_batches(n, **options):
 
 
 def same(a, b):
-    return torch.equal(a.input_ids, b.input_ids) and torch.equal(a.labels, b.labels)
+    """Whether two batches agree, part for part."""
+    pairs = list(zip(a, b, strict=True))
+    return all(torch.equal(x.input_ids, y.input_ids) and torch.equal(x.labels, y.labels) for x, y in pairs)
 
 
 @pytest.mark.parametrize("style", ["direct", "chain"])
 def test_a_batch_row_is_prompt_response_end_padding(style):
-    for batch in some_batches(4, style=style):
+    for batch in (part for parts in some_batches(4, style=style) for part in parts):
         for ids, labels in zip(batch.input_ids.tolist(), batch.labels.tolist(), strict=True):
             learnt = [i for i, label in enumerate(labels) if label != recipe.IGNORED]
             first, last = learnt[0], learnt[-1]
@@ -48,11 +51,34 @@ def test_batches_can_be_picked_up_at_any_step():
     assert not same(some_batches(1, seed=2)[0], whole[0])
 
 
-def test_response_loss_equals_the_models_own():
+def gradient(model):
+    """All gradients in one vector, which are then cleared."""
+    vector = torch.cat([p.grad.flatten() for p in model.parameters()])
+    model.zero_grad()
+    return vector
+
+
+def test_parts_of_a_batch_add_up_to_the_models_own_loss():
     model = recipe.build_model(seed=0)
-    for batch in some_batches(2):
-        own = model(input_ids=batch.input_ids, labels=batch.labels).loss
-        torch.testing.assert_close(recipe.response_loss(model, batch), own)
+    for parts in some_batches(2, batch_size=7):
+        assert sum(len(part.input_ids) for part in parts) == 7
+        value = recipe.backward(model, parts, "float32")
+        by_parts = gradient(model)
+        # One padded batch through the model's own loss: the mean over all response tokens.
+        width = max(part.input_ids.shape[1] for part in parts)
+        pad = [(0, width - part.input_ids.shape[1]) for part in parts]
+        ids = [functional.pad(part.input_ids, p, value=PAD_ID) for part, p in zip(parts, pad, strict=True)]
+        labels = [functional.pad(part.labels, p, value=-100) for part, p in zip(parts, pad, strict=True)]
+        own = model(input_ids=torch.cat(ids), labels=torch.cat(labels)).loss
+        own.backward()
+        assert value == pytest.approx(own.item(), rel=1e-5)
+        torch.testing.assert_close(by_parts, gradient(model), rtol=1e-4, atol=1e-6)
+
+
+def test_every_task_has_its_share_of_a_batch():
+    rows = [ids for part in some_batches(1, batch_size=12)[0] for ids in part.input_ids.tolist()]
+    opening = [TOKENIZER.decode(ids[:1]).split()[0] for ids in rows]
+    assert {word: opening.count(word) for word in opening} == {"State": 4, "Sort": 4, "Spell": 4}
 
 
 def test_learning_rate_warms_up_and_falls():
@@ -77,8 +103,8 @@ def test_training_learns_and_repeats_itself():
     assert torch.equal(*weights)
     assert losses[0] == losses[1]
     assert [step for step, _ in losses[0]] == list(range(1, 26))
-    # An untrained model is close to uniform over the vocabulary.
-    assert losses[0][0][1] == pytest.approx(math.log(len(TOKENIZER)), rel=0.05)
+    # An untrained model is not far from uniform over the vocabulary.
+    assert losses[0][0][1] == pytest.approx(math.log(len(TOKENIZER)), rel=0.15)
     assert losses[0][-1][1] < losses[0][0][1] - 1
 
 
