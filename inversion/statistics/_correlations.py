@@ -128,11 +128,9 @@ def kendall(x: Floats, y: Floats, cluster: Ints, n_clusters: int) -> Statistic:
     repeated sample. Above, the estimate is scipy's O(n log n) one and its change under the weights comes from grouped
     values.
     """
+    grouped = _tau_from(*pair_tables(x, y, cluster, n_clusters))
     if x.size <= EXACT_TOKENS:
-        return _tau_from(*_pair_tables(x, y, cluster, n_clusters))
-    mx = margin(x, cluster, n_clusters, PAIR_GROUPS)
-    my = margin(y, cluster, n_clusters, PAIR_GROUPS)
-    grouped = _tau_from(*_grouped_pair_tables(mx, my, cluster, n_clusters))
+        return grouped
     correction = tau(x, y) - grouped(np.ones((1, n_clusters)))
     return lambda weights: np.clip(grouped(weights) + correction, -1.0, 1.0)
 
@@ -151,8 +149,14 @@ def _tau_from(concordance: Floats, untied_x: Floats, untied_y: Floats) -> Statis
     return at
 
 
-def _pair_tables(x: Floats, y: Floats, cluster: Ints, n_clusters: int) -> tuple[Floats, Floats, Floats]:
-    """Sums over pairs of tokens by their two clusters, each (K, K): sign product, untied in x, untied in y."""
+def pair_tables(x: Floats, y: Floats, cluster: Ints, n_clusters: int) -> tuple[Floats, Floats, Floats]:
+    """Sums over pairs of tokens by their two clusters, each (K, K): sign product, untied in x, untied in y.
+
+    Above ``EXACT_TOKENS`` tokens, of values in ``PAIR_GROUPS`` groups.
+    """
+    if x.size > EXACT_TOKENS:
+        margins = (margin(v, cluster, n_clusters, PAIR_GROUPS) for v in (x, y))
+        return _grouped_pair_tables(*margins, cluster, n_clusters)
     one_hot = np.zeros((x.size, n_clusters))
     one_hot[np.arange(x.size), cluster] = 1.0
     sx = np.sign(x[:, None] - x[None, :])
@@ -179,7 +183,7 @@ def _grouped_pair_tables(mx: Margin, my: Margin, cluster: Ints, n_clusters: int)
 def _below_minus_above(counts: Floats, axis: int) -> Floats:
     """At every place along ``axis``: the counts before it minus the counts after it. Same shape."""
     total = counts.sum(axis=axis, keepdims=True)
-    return np.asarray(2 * np.cumsum(counts, axis=axis) - counts - total, dtype=np.float64)
+    return (2 * np.cumsum(counts, axis=axis) - counts - total).astype(np.float64)
 
 
 def ratio(product: Floats, spread_x: Floats, spread_y: Floats, scale: Floats) -> Floats:

@@ -1,5 +1,7 @@
 """The correlation of strength and entropy in one run."""
 
+from typing import Any
+
 import xarray as xr
 
 from inversion.statistics._infer import Inference, infer
@@ -39,7 +41,7 @@ def correlate(
     return correlation_of(run, options)
 
 
-def partial(run: xr.Dataset, given=("position", "surprisal_bits"), **options) -> Correlation:
+def partial(run: xr.Dataset, given=("position", "surprisal_bits"), **options: Any) -> Correlation:
     """``correlate`` with ``given`` held fixed: what is left of the correlation once these have explained their share.
 
     Rank-based methods remove what is linear in ranks, no more.
