@@ -167,22 +167,31 @@ def learning_rate_at(step: int, training: Training) -> float:
     return training.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
+def build_optimizer(model: LlamaForCausalLM, training: Training) -> torch.optim.Optimizer:
+    """Return the AdamW of one training."""
+    return torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=training.weight_decay, fused=True)
+
+
 def train(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
     training: Training,
     on_step: Callable[[int, float], None] | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    start: int = 0,
 ) -> list[tuple[int, float]]:
     """Train ``model`` in place; return (step, loss in nats) about every hundredth of the way.
 
-    ``on_step(step, loss)`` is called after every update, steps counted from 1: the place for checkpoints.
+    ``on_step(step, loss)`` is called after every update, steps counted from 1: the place for checkpoints. A
+    training cut off after ``start`` steps goes on as if it had not been, given the weights and optimiser of then.
     """
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=training.weight_decay, fused=True)
-    stream = batches(tokenizer, training.style, training.batch_size, training.seed)
+    optimizer = optimizer or build_optimizer(model, training)
+    stream = batches(tokenizer, training.style, training.batch_size, training.seed, start)
     curve = []
     every = max(1, training.steps // 100)
     model.train()
-    bar = tqdm(range(1, training.steps + 1), desc=f"train, {training.style}", unit="step")
+    steps = range(start + 1, training.steps + 1)
+    bar = tqdm(steps, desc=f"train, {training.style}", unit="step", initial=start, total=training.steps)
     for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(step - 1, training)

@@ -1,5 +1,6 @@
 """The training recipe: batches, loss, schedule, determinism and generation."""
 
+import copy
 import itertools
 import json
 import math
@@ -106,6 +107,26 @@ def test_training_learns_and_repeats_itself():
     # An untrained model is not far from uniform over the vocabulary.
     assert losses[0][0][1] == pytest.approx(math.log(len(TOKENIZER)), rel=0.15)
     assert losses[0][-1][1] < losses[0][0][1] - 1
+
+
+def test_a_training_cut_off_goes_on_as_if_it_had_not_been():
+    training = recipe.Training(style="chain", steps=5, batch_size=6, warmup=2)
+    whole, cut, resumed = (recipe.build_model(seed=1) for _ in range(3))
+    recipe.train(whole, TOKENIZER, training)
+    optimizer, saved = recipe.build_optimizer(cut, training), {}
+
+    def save(step, loss):
+        if step == 3:
+            saved["weights"] = copy.deepcopy(cut.state_dict())
+            saved["optimizer"] = copy.deepcopy(optimizer.state_dict())
+
+    recipe.train(cut, TOKENIZER, training, on_step=save, optimizer=optimizer)
+    resumed.load_state_dict(saved["weights"])
+    optimizer = recipe.build_optimizer(resumed, training)
+    optimizer.load_state_dict(saved["optimizer"])
+    recipe.train(resumed, TOKENIZER, training, optimizer=optimizer, start=3)
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_greedy_responses_equal_a_plain_loop():
