@@ -83,7 +83,7 @@ def _grouped_spearman(x: Floats, y: Floats, cluster: Ints, n_clusters: int) -> S
     n = x.size
     fx, fy = np.rint(2 * n * mx.base), np.rint(2 * n * my.base)  # whole numbers: 2n times the relative rank
     x_of_token, y_of_token = fx[mx.ids], fy[my.ids]
-    base = np.bincount(cluster, x_of_token * y_of_token, n_clusters)[:, None]  # (K, 1)
+    base = np.bincount(cluster, x_of_token * y_of_token, n_clusters)  # (K,)
     y_by_x = _sums(y_of_token, cluster, mx.ids, mx.table.shape)  # (K, Mx)
     x_by_y = _sums(x_of_token, cluster, my.ids, my.table.shape)  # (K, My)
     cross = _CrossTerm(mx, my, cluster, n_clusters)
@@ -92,7 +92,7 @@ def _grouped_spearman(x: Floats, y: Floats, cluster: Ints, n_clusters: int) -> S
         mass_x, mass_y = weights @ mx.table, weights @ my.table
         rx, ry = relative_midranks(mass_x), relative_midranks(mass_y)
         u, v = rx - fx / (2 * n), ry - fy / (2 * n)
-        product = (weights @ base)[:, 0] / (2 * n) ** 2
+        product = np.einsum("bk,k->b", weights, base) / (2 * n) ** 2
         product += (u * (weights @ y_by_x)).sum(axis=1) / (2 * n)
         product += (v * (weights @ x_by_y)).sum(axis=1) / (2 * n)
         product += cross(u, v, weights)

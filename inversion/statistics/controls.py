@@ -93,7 +93,9 @@ def controls(
         parts = within_between(run, norm, **options)
         others += [parts.within, parts.between, parts.typical]
         notes += [note for note in parts._notes() if "Simpson" in note]
-        shuffle = within_response_shuffle(run, norm, **(options | {"resamples": min(chosen.resamples, 500)}))
+        moves: dict[str, Any] = options | {"resamples": min(chosen.resamples, 500)}
+        moves.pop("interval", None)
+        shuffle = within_response_shuffle(run, norm, **moves)
     if response_of(run).max(initial=0) == 0:
         notes.append("a single response has no between part and no intervals")
     random = compare(random_weights, run, norm, **options) if random_weights is not None else None

@@ -54,7 +54,9 @@ def plan_sample_size(
     error (a chi-square spread with the pilot's degrees of freedom).
     """
     if not isinstance(pilot, Correlation):
-        pilot = correlate(pilot, **(options if level is None else options | {"level": level}))
+        if level is not None:
+            options["level"] = level
+        pilot = correlate(pilot, **options)
     level = pilot.level if level is None else level
     if not 0 < width < 2 or not 0 < level < 1:
         raise InputError("width must lie between 0 and 2 and level between 0 and 1.")
