@@ -52,11 +52,13 @@ class Plan:
     cut: blocks talk only through the residual stream, so the graph may be cut between them.
     rows: the last block is an attention block whose other parts treat each position alone.
     batched: the backward pass can carry many tokens at once.
+    prefix: each block of targets may run on its own prefix instead of the whole sequence.
     """
 
     cut: bool
     rows: bool
     batched: bool
+    prefix: bool = True
 
 
 @dataclass(frozen=True)
@@ -124,10 +126,12 @@ class TokenGradients:
         quantity: Quantity = "logit",
         plan: Plan | None = None,
     ) -> None:
-        self.model, self.tokens, self.positions = model, tokens, positions
+        self.model, self.positions = model, positions
+        self.targets = tokens[0, positions + 1]
         self.sites = sorted(sites)
         self.quantity: Quantity = quantity
         self.plan = plan or plan_for(model, tokens)
+        self.tokens = self._up_to(tokens, positions)
         self.lowest, self.last = self.sites[0].layer, len(model.blocks) - 1
         self._top = self._read_cut() if self.plan.cut else self._read_whole()
 
@@ -152,13 +156,17 @@ class TokenGradients:
         remaining = [s for s in self.sites if not (s.layer == self.last and s.projection in self._top.rank_one)]
         if not remaining:
             return
-        prefix = self.tokens[:, : int(self.positions[block][-1]) + 1]
+        prefix = self._up_to(self.tokens, self.positions[block])
         walk = self._walk_cut(prefix, remaining) if self.plan.cut else self._walk_whole(prefix, remaining)
         starts = range(block.start, block.stop, chunk)
         for start in starts:
             part = slice(start, min(start + chunk, block.stop))
             for delta in walk(part, start != starts[-1]):
                 yield part, delta
+
+    def _up_to(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Leave out the tokens after the last of ``positions``, which cannot matter to it."""
+        return tokens[:, : int(positions[-1]) + 1] if self.plan.prefix else tokens
 
     def _read_whole(self) -> TopRows:
         recording, logits = run_whole(self.model, self.tokens, self.sites)
@@ -177,7 +185,7 @@ class TokenGradients:
         )
         assert logits is not None
         logits = logits[self.positions]
-        total = scalars(logits, self.tokens[0, self.positions + 1], self.quantity).sum()
+        total = scalars(logits, self.targets, self.quantity).sum()
         self._keep(recording, logits)
         (leaving,) = torch.autograd.grad(total, [recording.boundaries[self.last + 1].above])
         if not self.plan.rows:
@@ -206,7 +214,7 @@ class TokenGradients:
 
         def walk(part: slice, keep: bool) -> Iterator[Delta]:
             rows = self.positions[part]
-            values = scalars(logits[rows], self.tokens[0, rows + 1], self.quantity)
+            values = scalars(logits[rows], self.targets[part], self.quantity)
             identity = torch.eye(len(rows), dtype=values.dtype, device=values.device)
             wanted = [recording.outputs[site] for site in sites]
             for site, delta in zip(sites, self._pull([values], wanted, [identity], keep), strict=True):
@@ -287,19 +295,20 @@ _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.05, tor
 
 
 def _candidates(model: TransformerBridge) -> Iterator[Plan]:
-    # Taking rows apart adds one float32 rounding where a float64 model has a float32 norm or softmax inside.
+    # A float64 model may hold a norm or a softmax in float32, whose rounding depends on how a sum is taken apart. So
+    # float64, which is asked for when digits count, takes the plain road.
     exact = next(model.original_model.parameters()).dtype == torch.float64
     ends_in_attention = attention_layers(model)[-1] == len(model.blocks) - 1
     for batched in (True, False):
         if ends_in_attention and not exact:
             yield Plan(cut=True, rows=True, batched=batched)
-        yield Plan(cut=True, rows=False, batched=batched)
-        yield Plan(cut=False, rows=False, batched=batched)
+        yield Plan(cut=True, rows=False, batched=batched, prefix=not exact)
+        yield Plan(cut=False, rows=False, batched=batched, prefix=not exact)
 
 
 def _agrees(model: TransformerBridge, tokens: Tensor, plan: Plan) -> bool:
     """Whether a plan gives the plainest plan's deltas on a short sequence."""
-    if plan == _PLAINEST:
+    if not (plan.cut or plan.batched):
         return True
     try:
         found = _sample_deltas(model, tokens, plan)
@@ -319,7 +328,8 @@ def _sample_deltas(model: TransformerBridge, tokens: Tensor, plan: Plan) -> dict
     positions = torch.arange(tokens.shape[1] - 1, device=tokens.device)
     gradients = TokenGradients(model, tokens, positions, sites, plan=plan)
     found = {d.site: _one_hot(d.values, positions, len(positions))[:, 0] for d in gradients.top_deltas()}
-    found |= {delta.site: delta.values for _, delta in gradients.block_deltas(slice(0, len(positions)), 8)}
+    for _, delta in gradients.block_deltas(slice(0, len(positions)), 8):
+        found[delta.site] = delta.values[:, : len(positions)]
     return found
 
 

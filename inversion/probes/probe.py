@@ -1,7 +1,8 @@
 """Probe one response: every token's uncertainty and logit-gradient norms, as a labelled dataset."""
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -17,10 +18,8 @@ from inversion.models import context_length, describe_model, load_model
 from inversion.probes.capture import PROJECTIONS, Site, frozen, select_layers, select_projections
 from inversion.probes.entropy import layer_entropy_bits, token_uncertainty
 from inversion.probes.gradients import QUANTITIES, Delta, Quantity, TokenGradients
+from inversion.probes.memory import block_size, chunk_size, is_out_of_memory
 from inversion.probes.norms import NORMS, factored_norms, l1_norm, rank_one_norms, triangular_factor
-
-BLOCK = 32
-"""Targets that share one prefix: a longer block wastes work on positions beyond a target, a shorter one on forwards."""
 
 Text = str | Sequence[int]
 
@@ -35,6 +34,9 @@ def probe(
     quantity: Quantity = "logit",
     targets: int | Sequence[int] | None = None,
     seed: int = 0,
+    *,
+    block: int | None = None,
+    chunk: int | None = None,
 ) -> xr.Dataset:
     """Measure the tokens of one response.
 
@@ -53,6 +55,9 @@ def probe(
         targets: Which response tokens: None for all, indices, or a number. A number is drawn at random with
             ``seed``, one token from each of as many equal strata of entropy.
         seed: Seed of that draw.
+        block: Targets that share a prefix; chosen from the length by default.
+        chunk: Targets carried in one backward pass; chosen from the model's size and the free memory by default.
+            Neither changes a result beyond rounding.
 
     Returns:
         A dataset with dimensions (token, layer, projection): ``token_id``, ``position`` (from 0 in the response),
@@ -77,7 +82,7 @@ def probe(
     with frozen(model), torch.enable_grad():
         sites = [Site(layer, name) for layer in chosen_layers for name in chosen_projections]
         gradients = TokenGradients(model, tokens, positions, sites, quantity)
-        measured = _measure_norms(gradients, sites, norms, BLOCK)
+        measured = _measure_norms(gradients, sites, norms, block, chunk)
         written = tokens[0, positions + 1]
         uncertainty = token_uncertainty(gradients.logits, written)
         streams = [gradients.residuals.get(layer) for layer in chosen_layers]
@@ -172,12 +177,12 @@ def _choose_targets(
 
 
 def _measure_norms(
-    gradients: TokenGradients, sites: Sequence[Site], norms: Sequence[str], block: int
+    gradients: TokenGradients, sites: Sequence[Site], norms: Sequence[str], block: int | None, chunk: int | None
 ) -> dict[str, Tensor]:
     """Work through the targets block by block and return each norm, (t, sites)."""
     count, columns = len(gradients.positions), {site: i for i, site in enumerate(sites)}
-    wide = torch.float64 if gradients.logits.dtype == torch.float64 else torch.float32
     device = gradients.logits.device
+    wide = torch.float64 if gradients.logits.dtype == torch.float64 else torch.float32
     measured = {name: torch.full((count, len(columns)), math.nan, dtype=wide, device=device) for name in norms}
     factors = Factors(gradients.inputs)
 
@@ -188,14 +193,35 @@ def _measure_norms(
     for delta in gradients.top_deltas():
         own = gradients.inputs[delta.site][gradients.positions]
         keep(slice(None), delta, rank_one_norms(own, delta.values, norms))
+    block = block or block_size(count, device)
     for start in range(0, count, block):
-        for part, delta in gradients.block_deltas(slice(start, min(start + block, count)), block):
+        targets = slice(start, min(start + block, count))
+        for part, delta in _in_memory(gradients, targets, chunk):
             values = factored_norms(factors[delta.site], delta.values, norms)
             if "l1" in norms:
-                prefix = delta.values.shape[1]
-                values["l1"] = l1_norm(gradients.inputs[delta.site][:prefix], delta.values)
+                values["l1"] = l1_norm(gradients.inputs[delta.site][: delta.values.shape[1]], delta.values)
             keep(part, delta, values)
     return measured
+
+
+def _in_memory(gradients: TokenGradients, targets: slice, chunk: int | None) -> Iterator[tuple[slice, Delta]]:
+    """Yield a block's deltas; where memory runs out, halve the chunk, start the block again and say so."""
+    length = int(gradients.positions[targets][-1]) + 1
+    chunk = chunk or chunk_size(gradients.model, length, targets.stop - targets.start)
+    while True:
+        try:
+            yield from gradients.block_deltas(targets, chunk)
+            return
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if chunk == 1:
+                raise InputError(
+                    f"{length} tokens do not fit into memory even one at a time; shorten the response, or use a "
+                    "smaller dtype or another device."
+                ) from error
+        chunk = max(1, chunk // 2)
+        warnings.warn(f"memory ran out; going on with {chunk} tokens at a time", stacklevel=4)
 
 
 class Factors(dict[Site, Tensor]):

@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -88,13 +86,41 @@ def test_a_model_that_mixes_positions_outside_attention_is_measured_through_the_
     assert worst < 2.0
 
 
-@pytest.mark.parametrize("block", [1, 3, 5, 64])
-def test_results_do_not_depend_on_the_block_size(block, monkeypatch):
+@pytest.mark.parametrize(("block", "chunk"), [(1, 1), (3, 2), (5, 5), (64, 3), (64, 64)])
+def test_results_do_not_depend_on_block_and_chunk(block, chunk):
     bridge = inversion.load_model(tiny_model("qwen2"))
     expected = inversion.probe(bridge, PROMPT, RESPONSE)
-    monkeypatch.setattr(sys.modules["inversion.probes.probe"], "BLOCK", block)
-    found = inversion.probe(bridge, PROMPT, RESPONSE)
+    found = inversion.probe(bridge, PROMPT, RESPONSE, block=block, chunk=chunk)
     np.testing.assert_allclose(found.nuclear, expected.nuclear, rtol=1e-6)
+
+
+def test_when_memory_runs_out_the_chunk_is_halved(monkeypatch):
+    bridge = inversion.load_model(tiny_model("llama"))
+    expected = inversion.probe(bridge, PROMPT, RESPONSE)
+    deltas = gradients.TokenGradients.block_deltas
+
+    def limited(self, block, chunk):
+        for number, delta in enumerate(deltas(self, block, chunk)):
+            if chunk > 3 and number == 2:
+                raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes")
+            yield delta
+
+    monkeypatch.setattr(gradients.TokenGradients, "block_deltas", limited)
+    with pytest.warns(UserWarning, match="going on with 3 tokens"):
+        found = inversion.probe(bridge, PROMPT, RESPONSE, block=14, chunk=6)
+    np.testing.assert_allclose(found.nuclear, expected.nuclear, rtol=1e-6)
+
+
+def test_when_one_token_does_not_fit_it_says_so(monkeypatch):
+    bridge = inversion.load_model(tiny_model("llama"))
+    inversion.probe(bridge, PROMPT, RESPONSE)
+
+    def never(self, block, chunk):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(gradients.TokenGradients, "block_deltas", never)
+    with pytest.warns(UserWarning, match="1 tokens"), pytest.raises(InputError, match="do not fit"):
+        inversion.probe(bridge, PROMPT, RESPONSE, chunk=2)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
