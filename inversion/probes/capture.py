@@ -5,6 +5,7 @@ severs the autograd graph at every block boundary, so that each block's vector-J
 freed on its own. Hooks live in a context manager and are removed whatever happens.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -71,9 +72,15 @@ def select_layers(model: TransformerBridge, layers: Sequence[int] | None) -> lis
             f"{model.cfg.model_name} has no attention layer with q, k, v and o projections, so there is no logit "
             "gradient to measure; choose another model."
         )
-    if layers is None:
-        return possible
     count = len(model.blocks)
+    if layers is None:
+        if len(possible) < count:
+            warnings.warn(
+                f"only layers {', '.join(map(str, possible))} of {model.cfg.model_name}'s {count} have attention with "
+                "q, k, v and o projections; they are probed and the others left out",
+                stacklevel=3,
+            )
+        return possible
     chosen = sorted({layer + count if layer < 0 else layer for layer in layers})
     impossible = [layer for layer in chosen if layer not in possible]
     if impossible or not chosen:

@@ -1,0 +1,239 @@
+"""Time the probe against the plain loop and against the fewest operations the exact answer needs.
+
+All figures of a row come from one run on one machine; only ratios mean anything elsewhere. The limit is derived in
+docs/numerics.md.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from inversion.models import load_model
+from inversion.probes import probe
+from inversion.probes.capture import PROJECTIONS
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A Llama-like model with random weights, and the number of tokens of the sequence."""
+
+    name: str
+    layers: int
+    width: int
+    heads: int
+    key_value_heads: int
+    feed_forward: int
+    tokens: int
+
+    @property
+    def weights(self) -> dict[str, int]:
+        """Weights of one block, by matrix; ``mlp`` stands for all three of its matrices."""
+        key_value = self.width * self.key_value_heads // self.heads
+        square = self.width * self.width
+        mlp = 3 * self.width * self.feed_forward
+        return {"q": square, "k": self.width * key_value, "v": self.width * key_value, "o": square, "mlp": mlp}
+
+
+SHAPES = (
+    Shape("demo", 4, 128, 4, 2, 512, 128),
+    Shape("4 x 512", 4, 512, 8, 8, 1408, 128),
+    Shape("Qwen2.5-0.5B, short", 24, 896, 14, 2, 4864, 32),
+    Shape("Qwen2.5-0.5B", 24, 896, 14, 2, 4864, 128),
+    Shape("one Llama-8B layer", 1, 4096, 32, 8, 14336, 64),
+)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds a token of both ways, and what they are to each other and to the limit.
+
+    norms: Share of the probe's time spent on norms. share: limit over the probe's time. gain: plain loop over probe.
+    """
+
+    shape: str
+    tokens: int
+    plain_seconds: float
+    probe_seconds: float
+    limit_seconds: float
+    norms: float
+
+    @property
+    def gain(self) -> float:
+        """How many times faster than the plain loop."""
+        return self.plain_seconds / self.probe_seconds
+
+    @property
+    def share(self) -> float:
+        """How close to the limit, 1 at the limit."""
+        return self.limit_seconds / self.probe_seconds
+
+
+def random_model(shape: Shape, device: str = "cpu", vocabulary: int = 256) -> Any:
+    """Draw a Hugging Face model of the shape, in float32."""
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=shape.width,
+        intermediate_size=shape.feed_forward,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.key_value_heads,
+        max_position_embeddings=8192,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(config).to(device).eval()
+
+
+def gradient_operations(shape: Shape) -> float:
+    """Fewest floating-point operations (a multiply and an add are two) for all tokens' Delta at all sites.
+
+    One forward pass over T positions, and for the target that sees c positions a backward pass: in the last block its
+    own position through feed-forward, o and q, and c positions through k and v; in blocks between c positions through
+    everything; in the first block c positions through feed-forward and o. Attention adds four products of c x c / 2
+    by the width in the blocks below the last.
+    """
+    w, length = shape.weights, shape.tokens
+    total = 2.0 * length * shape.layers * sum(w.values())
+    for c in range(1, length + 1):
+        attention = 4.0 * c * c * shape.width
+        total += 2 * (w["mlp"] + w["o"])
+        if shape.layers > 1:
+            total += 2 * w["q"] + 2 * c * (w["k"] + w["v"])
+            total += 2 * c * (w["mlp"] + w["o"]) + attention
+            total += (shape.layers - 2) * (2 * c * sum(w.values()) + attention)
+    return total
+
+
+def norm_operations(shape: Shape) -> float:
+    """Operations for the nuclear norms from the factors.
+
+    For each target and site R Delta with triangular R, half of the smaller Gram matrix and its reduction to
+    tridiagonal form; the rank-one sites of the last layer are free.
+    """
+    key_value = shape.width * shape.key_value_heads // shape.heads
+    outputs = {"q": shape.width, "k": key_value, "v": key_value, "o": shape.width}
+    total = 0.0
+    for c in range(1, shape.tokens + 1):
+        for name, width in outputs.items():
+            sites = shape.layers - (name in "qo")
+            small, large = sorted((min(c, shape.width), width))
+            total += sites * (c * min(c, shape.width) * width + small * small * large + 4 / 3 * small**3)
+    return total
+
+
+def product_rate(device: str = "cpu", size: int = 2048, repeats: int = 5) -> float:
+    """Measure floating-point operations a second of a large float32 matrix product: the best of several."""
+    matrix = torch.randn(size, size, device=device)
+    seconds = min(_seconds(lambda: matrix @ matrix, device) for _ in range(repeats))
+    return 2 * size**3 / seconds
+
+
+def plain_loop(model: Any, tokens: list[int], prompt: int, targets: list[int]) -> list[dict[tuple[int, str], float]]:
+    """Nuclear norms the way a script would: one forward pass, then a backward pass and SVDs for each token.
+
+    Only the attention projections require gradients, and the forward pass is shared by all tokens.
+
+    Args:
+        model: A Hugging Face model of the Llama family.
+        tokens: Prompt and response.
+        prompt: Length of the prompt.
+        targets: Indices into the response.
+    """
+    weights = {
+        (layer, name): getattr(block.self_attn, f"{name}_proj").weight
+        for layer, block in enumerate(model.model.layers)
+        for name in PROJECTIONS
+    }
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    for weight in weights.values():
+        weight.requires_grad_(True)
+    device = next(model.parameters()).device
+    logits = model(input_ids=torch.tensor([tokens[:-1]], device=device), use_cache=False).logits[0]
+    found = []
+    for target in targets:
+        scalar = logits[prompt - 1 + target, tokens[prompt + target]]
+        gradients = torch.autograd.grad(scalar, list(weights.values()), retain_graph=True)
+        norms = [torch.linalg.svdvals(gradient).sum().item() for gradient in gradients]
+        found.append(dict(zip(weights, norms, strict=True)))
+    return found
+
+
+def time_shape(shape: Shape, device: str = "cpu", sample: int = 4, repeats: int = 3) -> Timing:
+    """Time one shape: the plain loop on ``sample`` tokens spread over the sequence, the probe on all of them.
+
+    The two are checked against each other first. The loop's cost a token hardly depends on the token, since it always
+    goes back through the whole sequence.
+    """
+    model = random_model(shape, device)
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randint(2, 256, (shape.tokens + 1,), generator=generator).tolist()
+    targets = [round(i * (shape.tokens - 1) / (sample - 1)) for i in range(sample)]
+    bridge = load_model(model)
+    _check(bridge, model, tokens, targets)
+    plain = _seconds(lambda: plain_loop(model, tokens, 1, targets), device) / sample
+    whole = min(_seconds(lambda: _probe(bridge, tokens), device) for _ in range(repeats))
+    without = min(_seconds(lambda: _without_norms(bridge, tokens), device) for _ in range(repeats))
+    limit = (gradient_operations(shape) + norm_operations(shape)) / product_rate(device)
+    count = shape.tokens
+    return Timing(shape.name, count, plain, whole / count, limit / count, max(0.0, 1 - without / whole))
+
+
+def table(timings: list[Timing], device: str) -> str:
+    """Lay timings out as a Markdown table, and say what they were taken on."""
+    lines = [
+        "| shape | tokens | plain loop, s/token | probe, s/token | times faster | share of the limit | norms |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for t in timings:
+        lines.append(
+            f"| {t.shape} | {t.tokens} | {t.plain_seconds:.3g} | {t.probe_seconds:.3g} | {t.gain:.1f} | "
+            f"{t.share:.0%} | {t.norms:.0%} |"
+        )
+    where = torch.cuda.get_device_name(device) if device != "cpu" else f"CPU, {torch.get_num_threads()} threads"
+    lines += ["", f"{where}; torch {torch.__version__}; float32; nuclear norm at q, k, v, o of every layer."]
+    return "\n".join(lines)
+
+
+def _probe(bridge: TransformerBridge, tokens: list[int]) -> Any:
+    return probe(bridge, tokens[:1], tokens[1:], norms=("nuclear",))
+
+
+def _without_norms(bridge: TransformerBridge, tokens: list[int]) -> None:
+    """Do all of the probe's work but the norms, to see what they cost."""
+
+    def nothing(factor: Tensor, delta: Tensor, names: Any) -> dict[str, Tensor]:
+        return {name: delta.new_zeros(len(delta)) for name in names}
+
+    with patch.dict(probe.__globals__, {"factored_norms": nothing}):
+        _probe(bridge, tokens)
+
+
+def _check(bridge: TransformerBridge, model: Any, tokens: list[int], targets: list[int]) -> None:
+    """Refuse to time two things that differ."""
+    found = probe(bridge, tokens[:1], tokens[1:], norms=("nuclear",), targets=targets[-1:])
+    expected = plain_loop(model, tokens, 1, targets[-1:])[0]
+    for (layer, name), value in expected.items():
+        mine = float(found.nuclear.sel(layer=layer, projection=name)[0])
+        if abs(mine - value) > 1e-4 * value:
+            raise RuntimeError(f"layer {layer}, {name}: the probe gives {mine}, the plain loop {value}")
+
+
+def _seconds(work: Callable[[], Any], device: str) -> float:
+    if device != "cpu":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
