@@ -155,8 +155,8 @@ def pair_tables(x: Floats, y: Floats, cluster: Ints, n_clusters: int) -> tuple[F
     Above ``EXACT_TOKENS`` tokens, of values in ``PAIR_GROUPS`` groups.
     """
     if x.size > EXACT_TOKENS:
-        margins = (margin(v, cluster, n_clusters, PAIR_GROUPS) for v in (x, y))
-        return _grouped_pair_tables(*margins, cluster, n_clusters)
+        mx, my = (margin(v, cluster, n_clusters, PAIR_GROUPS) for v in (x, y))
+        return _grouped_pair_tables(mx, my, cluster, n_clusters)
     one_hot = np.zeros((x.size, n_clusters))
     one_hot[np.arange(x.size), cluster] = 1.0
     sx = np.sign(x[:, None] - x[None, :])
@@ -183,7 +183,7 @@ def _grouped_pair_tables(mx: Margin, my: Margin, cluster: Ints, n_clusters: int)
 def _below_minus_above(counts: Floats, axis: int) -> Floats:
     """At every place along ``axis``: the counts before it minus the counts after it. Same shape."""
     total = counts.sum(axis=axis, keepdims=True)
-    return (2 * np.cumsum(counts, axis=axis) - counts - total).astype(np.float64)
+    return 2 * np.cumsum(counts, axis=axis, dtype=np.float64) - counts - total
 
 
 def ratio(product: Floats, spread_x: Floats, spread_y: Floats, scale: Floats) -> Floats:
@@ -216,4 +216,5 @@ def _spread(mass: Floats, ranks: Floats) -> Floats:
 
 def _sums(values: Floats, cluster: Ints, ids: Ints, shape: tuple[int, ...]) -> Floats:
     """Sum (n,) values by cluster and group: a table of ``shape`` (K, M)."""
-    return np.bincount(cluster * shape[1] + ids, values, shape[0] * shape[1]).reshape(shape)
+    flat: Floats = np.bincount(cluster * shape[1] + ids, values, shape[0] * shape[1]).astype(np.float64)
+    return flat.reshape(shape)

@@ -186,7 +186,7 @@ def mean_strength(values: Floats) -> Floats:
     Layer-projection pairs that are NaN for every token count as not measured; a token that lacks one of the others
     gets NaN, since a mean over other matrices than its neighbours' would not compare.
     """
-    flat = values.reshape(len(values), -1).astype(float)
+    flat = values.reshape(len(values), values.shape[1] * values.shape[2]).astype(float)
     measured = np.isfinite(flat).any(axis=0)
     if not measured.any():
         return np.full(len(values), np.nan)

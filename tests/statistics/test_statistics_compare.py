@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+import xarray as xr
+from scipy import stats
+from statistics_samples import make_run
+
+import inversion
+from inversion import InputError
+from inversion.statistics import trajectory
+from inversion.statistics._changepoint import contrasts
+
+A = make_run(rho=0.0, seed=1)
+B = make_run(rho=-1.5, seed=2)
+
+
+def spearman(run):
+    return stats.spearmanr(run.nuclear.mean(("layer", "projection")), run.entropy_bits).statistic
+
+
+@pytest.mark.parametrize("pairing", ["auto", "paired", "independent"])
+@pytest.mark.parametrize("interval", ["signflip", "jackknife", "percentile", "bca"])
+def test_difference_is_b_minus_a(pairing, interval):
+    found = inversion.compare(A, B, pairing=pairing, interval=interval)
+    assert found.estimate == pytest.approx(spearman(B) - spearman(A), abs=1e-12)
+    assert found.low < found.estimate < found.high
+    assert found.paired == (pairing != "independent")
+    assert found.interval == interval
+
+
+def test_a_clear_difference_is_found_and_none_is_not():
+    assert inversion.compare(A, B).p_value < 0.01
+    same = inversion.compare(A, A, pairing="independent")
+    assert (same.estimate, same.p_value) == (0.0, 1.0)
+
+
+def test_the_same_run_paired_differs_by_exactly_nothing():
+    found = inversion.compare(A, A)
+    assert (found.estimate, found.low, found.high, found.p_value) == (0, 0, 0, 1)
+
+
+def test_pairing_sharpens_a_comparison_of_alike_runs():
+    noise = np.random.default_rng(0).normal(scale=0.3, size=A.nuclear.shape)
+    alike = A.assign(nuclear=A.nuclear * np.exp(noise))
+    widths = []
+    for pairing in ("paired", "independent"):
+        found = inversion.compare(A, alike, pairing=pairing)
+        widths.append(found.high - found.low)
+    assert widths[0] < 0.5 * widths[1]
+
+
+def test_paired_error_is_the_jackknife_over_prompts():
+    found = inversion.compare(A, B)
+    prompts = np.unique(A.prompt_id)
+    without = [
+        spearman(B.isel(token=B.prompt_id.values != p)) - spearman(A.isel(token=A.prompt_id.values != p))
+        for p in prompts
+    ]
+    k = len(prompts)
+    assert found.standard_error == pytest.approx(
+        np.sqrt((k - 1) / k * np.sum((without - np.mean(without)) ** 2)), rel=1e-9
+    )
+
+
+def test_partly_shared_prompts_are_not_paired_unless_asked_for():
+    part = B.isel(token=B.response.values < 15)
+    auto, paired = inversion.compare(A, part), inversion.compare(A, part, pairing="paired")
+    assert not auto.paired
+    assert "15 of 20 prompts" in auto.notes[0]
+    assert paired.paired
+    assert paired.a.n_responses == paired.b.n_responses == 15
+
+
+def test_pairing_goes_by_prompt_not_by_number_of_the_response():
+    renumbered = B.assign_coords(response=("token", 50 - B.response.values))
+    assert inversion.compare(A, renumbered).low == inversion.compare(A, B).low
+
+
+def test_an_undefined_side_makes_the_difference_nan_with_a_reason():
+    for pairing in ("paired", "independent"):
+        found = inversion.compare(A, B.assign(nuclear=B.nuclear * 0), pairing=pairing)
+        assert np.isnan([found.estimate, found.low, found.p_value]).all()
+        assert found.reason == "b: strength is constant"
+
+
+def test_single_responses_give_a_difference_without_an_interval():
+    found = inversion.compare(*(r.isel(token=r.response.values == 1) for r in (A, B)))
+    assert np.isfinite(found.estimate)
+    assert np.isnan(found.low)
+    assert "single response" in found.reason
+
+
+def test_pairing_errors():
+    with pytest.raises(InputError, match="pairing must be"):
+        inversion.compare(A, B, pairing="sometimes")
+    with pytest.raises(InputError, match="lacks"):
+        inversion.compare(A, B.drop_vars("prompt_id"), pairing="paired")
+    other = B.assign_coords(prompt_id=("token", np.char.add("x", B.prompt_id.values)))
+    with pytest.raises(InputError, match="share no prompt"):
+        inversion.compare(A, other, pairing="paired")
+
+
+def steps(rhos) -> list[xr.Dataset]:
+    return [make_run(rho=rho, seed=i, k=25) for i, rho in enumerate(rhos)]
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_trajectory_finds_a_jump(paired):
+    runs = steps([0.0, 0.0, 0.0, -2.0, -2.0, -2.0])
+    if not paired:
+        runs = [r.drop_vars("prompt_id") for r in runs]
+    found = trajectory(runs, steps=[0, 10, 20, 30, 40, 50])
+    assert (found.change_after, found.change_before) == (20, 30)
+    assert found.change_low <= 20
+    assert found.change_high >= 30
+    rho = [c.estimate for c in found.correlations]
+    assert found.change_size == pytest.approx(np.mean(rho[3:]) - np.mean(rho[:3]))
+    assert found.p_value < 0.01
+    assert found.paired == paired
+    assert found.to_pandas().step.tolist() == [0, 10, 20, 30, 40, 50]
+
+
+def test_trajectory_without_a_jump_does_not_claim_one():
+    assert trajectory(steps([-0.5] * 5)).p_value > 0.05
+
+
+def test_trajectory_of_two_runs_has_no_change_point_and_says_why():
+    found = trajectory(steps([0.0, -1.0]))
+    assert np.isnan(found.change_after)
+    assert "at least 3 steps" in found.reason
+    with pytest.raises(InputError, match="increasing"):
+        trajectory([A, B], steps=[1, 1])
+    with pytest.raises(InputError, match="at least one run"):
+        trajectory([])
+
+
+def test_contrast_squared_is_the_sum_of_squares_that_a_jump_explains():
+    z = np.random.default_rng(0).normal(size=7)
+    for m, c in enumerate(contrasts(z), start=1):
+        left = np.concatenate([z[:m] - z[:m].mean(), z[m:] - z[m:].mean()])
+        assert c**2 == pytest.approx(np.sum((z - z.mean()) ** 2) - np.sum(left**2))
