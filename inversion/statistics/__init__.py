@@ -7,6 +7,7 @@ from inversion.statistics.controls import Controls, controls
 from inversion.statistics.correlation import correlate, partial
 from inversion.statistics.difference import compare
 from inversion.statistics.maps import layer_map
+from inversion.statistics.overview import overview
 from inversion.statistics.parts import Parts, per_response, within_between
 from inversion.statistics.planning import SamplePlan, plan_sample_size
 from inversion.statistics.results import Correlation, Difference
@@ -29,6 +30,7 @@ __all__ = [
     "controls",
     "correlate",
     "layer_map",
+    "overview",
     "partial",
     "per_response",
     "plan_sample_size",

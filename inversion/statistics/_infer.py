@@ -42,7 +42,10 @@ class Sample:
     def without(self) -> Floats:
         """The value without each cluster, (K,)."""
         k = self.shares.size
-        return self.statistic(1.0 - np.eye(k)) if k > 1 else np.full(k, NAN)
+        if k < 2:
+            return np.full(k, NAN)
+        blocks = np.array_split(np.arange(k), -(-k // 500))  # a full K x K matrix would grow too large
+        return np.concatenate([self.statistic(1.0 - (rows[:, None] == np.arange(k))) for rows in blocks])
 
 
 @dataclass(frozen=True)
@@ -201,7 +204,7 @@ def bounds(loo: LeaveOneOut, flips: Floats, draws: Floats | None, settings: Sett
         if np.isfinite(below) and np.isfinite(above):
             return kind, float(back(loo.estimate - below)), float(back(loo.estimate + above)), None, notes
         kind = "jackknife"
-        notes = ("too few responses for a sign-flip interval at this level: jackknife interval instead",)
+        notes = ("too few responses or resamples for a sign-flip interval at this level: jackknife interval instead",)
     half = float(stats.t.ppf(0.5 + settings.level / 2, loo.df)) * loo.standard_error
     return kind, float(back(loo.estimate - half)), float(back(loo.estimate + half)), None, notes
 

@@ -8,7 +8,6 @@ from inversion.statistics._data import has_grid, layer_labels, projection_labels
 from inversion.statistics._infer import (
     NAN,
     Inference,
-    LeaveOneOut,
     Sample,
     critical,
     flip_bounds,
@@ -93,20 +92,15 @@ def simultaneous(samples: list[Sample], found: list[Inference], options: Options
     if not loos:
         return low, high
     flips = sign_flips(n_clusters, options.resamples, options.seed)
-    largest = np.zeros(len(flips))
+    largest = np.zeros((2, len(flips)))  # below, above
     for i, loo in loos.items():
-        largest = np.maximum(largest, _deviation(loo, flips[:, samples[i].labels]))
-    wide = critical(largest, options.level)
+        deviations = np.stack(flip_bounds(loo, flips[:, samples[i].labels])) / loo.standard_error
+        largest = np.maximum(largest, deviations)
+    down, up = (critical(row, options.level) for row in largest)
     for i, loo in loos.items():
-        low[i], high[i] = (
-            from_z(loo.estimate - wide * loo.standard_error),
-            from_z(loo.estimate + wide * loo.standard_error),
-        )
+        low[i] = from_z(loo.estimate - down * loo.standard_error)
+        high[i] = from_z(loo.estimate + up * loo.standard_error)
     return low, high
-
-
-def _deviation(loo: LeaveOneOut, flips: Floats) -> Floats:
-    return np.maximum(*flip_bounds(loo, flips)) / loo.standard_error
 
 
 def _attrs(run: xr.Dataset, options: Options, tokens, found: list[Inference]) -> dict:

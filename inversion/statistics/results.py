@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-MINUS = "-"
+NUMBERS = ("estimate", "low", "high", "p_value", "n_tokens", "n_responses")
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -44,10 +44,16 @@ class Result:
         return {f.name: plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
 
     def to_pandas(self) -> "pd.DataFrame":
-        """One row, a column a field; several results concatenate into a table."""
+        """One row, a column a field; several results concatenate into a table. Of results inside, the numbers."""
         import pandas as pd
 
-        return pd.DataFrame([{k: _cell(v) for k, v in self.to_dict().items()}])
+        row: dict[str, Any] = {}
+        for name, value in self.to_dict().items():
+            if isinstance(value, dict):
+                row |= {f"{name}_{k}": value[k] for k in NUMBERS if k in value}
+            else:
+                row[name] = _cell(value)
+        return pd.DataFrame([row])
 
     def _title(self) -> str:
         return type(self).__name__

@@ -109,3 +109,9 @@ def test_difference_of_independent_means_is_welchs():
 def test_fishers_z_returns_plus_and_minus_one():
     np.testing.assert_array_equal(_infer.from_z(_infer.to_z(np.array([-1.0, 1.0]))), [-1.0, 1.0])
     assert _infer.from_z(_infer.to_z(0.25)) == pytest.approx(0.25)
+
+
+def test_leaving_out_each_of_many_clusters_goes_block_by_block():
+    values = np.random.default_rng(0).normal(size=1203)
+    expected = (values.sum() - values) / 1202
+    np.testing.assert_allclose(mean_sample(values).without, expected, rtol=1e-10)

@@ -45,8 +45,8 @@ def test_simultaneous_intervals_hold_the_single_ones_of_a_whole_map_but_less_tha
 
 def test_simultaneous_intervals_of_one_cell_match_its_own():
     found = inversion.layer_map(RUN, layers=0, projections="q").squeeze()
-    assert float(found.simultaneous_low) == pytest.approx(float(found.low), abs=0.03)
-    assert float(found.simultaneous_high) == pytest.approx(float(found.high), abs=0.03)
+    assert float(found.simultaneous_low) == pytest.approx(float(found.low), abs=1e-12)
+    assert float(found.simultaneous_high) == pytest.approx(float(found.high), abs=1e-12)
 
 
 def test_a_layer_of_nan_is_nan_with_a_reason_and_leaves_the_others_alone():

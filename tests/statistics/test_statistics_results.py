@@ -65,6 +65,12 @@ def test_a_row_holds_the_fields_and_rows_concatenate():
     assert {"estimate", "low", "high", "p_value", "method", "unit", "norm", "interval", "level"} <= set(table.columns)
 
 
+def test_a_row_of_a_difference_holds_both_sides():
+    row = RESULTS["compare"].to_pandas().iloc[0]
+    assert row.estimate == pytest.approx(row.b_estimate - row.a_estimate)
+    assert row.a_n_responses == 8
+
+
 def test_html_escapes_what_comes_from_outside():
     bad = replace(RESULTS["correlate"], model="<img src=x onerror=alert(1)>", notes=("<b>",), reason="<i>")
     html = bad._repr_html_()
