@@ -121,32 +121,61 @@ class Probe:
 
 @dataclass(frozen=True)
 class Stats:
-    """Print a run's inversion correlation with its uncertainty."""
+    """Print a run's inversion correlation: uncertainty, controls, layers, segments and how it hangs on choices."""
 
     run: str = option("folder of the run")
+    random_weights: str | None = option("a run of the same model with random weights, as a control", None)
     norm: str = option("nuclear, frobenius, spectral, l1 or logit_space", "nuclear")
-    method: str = option("spearman, pearson or kendall", "spearman")
+    method: str = option("of correlation", "spearman", choices=("spearman", "pearson", "kendall"))
+    interval: str = option("kind of interval", "signflip", choices=("signflip", "jackknife", "percentile", "bca"))
     level: float = option("of the intervals", 0.95, type=float)
-    resamples: int = option("bootstrap resamples", 2000, type=int)
+    resamples: int = option("resamples of the responses", 2000, type=int)
+    seed: int = option("seed of the resampling", 0, type=int)
+    width: float = option("width of interval to plan for", 0.1, type=float)
+
+    def __call__(self) -> None:
+        """Run the command."""
+        from inversion.runs import load_run
+        from inversion.statistics import overview
+
+        control = None if self.random_weights is None else load_run(self.random_weights)
+        for result in overview(
+            load_run(self.run),
+            control,
+            self.norm,
+            self.width,
+            method=self.method,
+            interval=self.interval,
+            level=self.level,
+            resamples=self.resamples,
+            seed=self.seed,
+        ):
+            print(result, end="\n\n")
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Print the difference between the inversion correlations of two runs, b minus a."""
+
+    run_a: str = option("folder of run a")
+    run_b: str = option("folder of run b")
+    norm: str = option("nuclear, frobenius, spectral, l1 or logit_space", "nuclear")
+    method: str = option("of correlation", "spearman", choices=("spearman", "pearson", "kendall"))
+    interval: str = option("kind of interval", "signflip", choices=("signflip", "jackknife", "percentile", "bca"))
+    pairing: str = option("of responses by prompt", "auto", choices=("auto", "paired", "independent"))
+    level: float = option("of the interval", 0.95, type=float)
+    resamples: int = option("resamples of the responses", 2000, type=int)
     seed: int = option("seed of the resampling", 0, type=int)
 
     def __call__(self) -> None:
         """Run the command."""
-        import inversion
+        from inversion.runs import load_run
+        from inversion.statistics import compare
 
-        run = inversion.load_run(self.run)
+        options = dataclasses.asdict(self)
+        runs = [load_run(options.pop(name)) for name in ("run_a", "run_b")]
         for unit in ("position", "token_type"):
-            for norm in (self.norm, "logit_space"):
-                result = inversion.correlate(
-                    run,
-                    norm=norm,
-                    method=self.method,
-                    unit=unit,
-                    level=self.level,
-                    resamples=self.resamples,
-                    seed=self.seed,
-                )
-                print(result)
+            print(compare(*runs, unit=unit, **options), end="\n\n")
 
 
 @dataclass(frozen=True)
@@ -174,7 +203,7 @@ class Bench:
         print(table([time_shape(shape, self.device, self.sample, self.repeats) for shape in bar], self.device))
 
 
-COMMANDS: dict[str, type] = {"demo": Demo, "probe": Probe, "stats": Stats, "bench": Bench}
+COMMANDS: dict[str, type] = {"demo": Demo, "probe": Probe, "stats": Stats, "compare": Compare, "bench": Bench}
 
 
 def build_parser() -> argparse.ArgumentParser:
