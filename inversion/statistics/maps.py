@@ -8,7 +8,6 @@ from inversion.statistics._data import has_grid, layer_labels, projection_labels
 from inversion.statistics._infer import (
     NAN,
     Inference,
-    Sample,
     critical,
     flip_bounds,
     from_z,
@@ -16,7 +15,7 @@ from inversion.statistics._infer import (
     sign_flips,
 )
 from inversion.statistics._options import Options, make_sample
-from inversion.statistics._ranks import Floats
+from inversion.statistics._ranks import Floats, Ints
 
 COLUMNS = ("estimate", "low", "high", "p_value", "q_value", "simultaneous_low", "simultaneous_high", "standard_error")
 
@@ -51,23 +50,27 @@ def layer_map(
     grid = strength_grid(run, norm, layers, projections)
     tokens = tokens_of(run, cluster, options.given, unit == "token_type")
     values = grid.values.astype(float)
-    samples = [make_sample(values[:, i, j], tokens, options) for i, j in np.ndindex(values.shape[1:])]
-    found = [infer(sample, options.settings) for sample, _ in samples]
-    table = _table([sample for sample, _ in samples], found, options, len(tokens.cluster_names))
     shape = values.shape[1:]
+    found, labels, counts = [], [], []
+    for i, j in np.ndindex(shape):  # one sample at a time: each holds tables as large as the tokens
+        sample, used = make_sample(values[:, i, j], tokens, options)
+        found.append(infer(sample, options.settings))
+        labels.append(sample.labels)
+        counts.append(int(used.sum()))
+    table = _table(labels, found, options, len(tokens.cluster_names))
     arrays = {name: (("layer", "projection"), column.reshape(shape)) for name, column in table.items()}
-    n_tokens = np.array([int(used.sum()) for _, used in samples]).reshape(shape)
+    n_tokens = np.array(counts, dtype=np.intp).reshape(shape)
     reasons = np.array([f.reason or "" for f in found], dtype=object).astype(str).reshape(shape)
     arrays |= {"n_tokens": (("layer", "projection"), n_tokens), "reason": (("layer", "projection"), reasons)}
     coords = {"layer": layer_labels(grid), "projection": projection_labels(grid)}
     return xr.Dataset(arrays, coords=coords, attrs=_attrs(run, options, tokens, found))
 
 
-def _table(samples: list[Sample], found: list[Inference], options: Options, n_clusters: int) -> dict[str, Floats]:
+def _table(labels: list[Ints], found: list[Inference], options: Options, n_clusters: int) -> dict[str, Floats]:
     names = ("estimate", "low", "high", "p_value", "standard_error")
     table = {name: np.array([getattr(f, name) for f in found], dtype=float) for name in names}
     table["q_value"] = benjamini_hochberg(table["p_value"])
-    low, high = simultaneous(samples, found, options, n_clusters)
+    low, high = simultaneous(labels, found, options, n_clusters)
     return table | {"simultaneous_low": low, "simultaneous_high": high}
 
 
@@ -81,7 +84,7 @@ def benjamini_hochberg(p: Floats) -> Floats:
     return q
 
 
-def simultaneous(samples: list[Sample], found: list[Inference], options: Options, n_clusters: int):
+def simultaneous(labels: list[Ints], found: list[Inference], options: Options, n_clusters: int):
     """Limits that hold for all of m correlations at once: two (m,) arrays.
 
     One flip of the responses' signs is applied to the whole map, and the largest deviation over the map, in standard
@@ -94,7 +97,7 @@ def simultaneous(samples: list[Sample], found: list[Inference], options: Options
     flips = sign_flips(n_clusters, options.resamples, options.seed)
     largest = np.zeros((2, len(flips)))  # below, above
     for i, loo in loos.items():
-        deviations = np.stack(flip_bounds(loo, flips[:, samples[i].labels])) / loo.standard_error
+        deviations = np.stack(flip_bounds(loo, flips[:, labels[i]])) / loo.standard_error
         largest = np.maximum(largest, deviations)
     down, up = (critical(row, options.level) for row in largest)
     for i, loo in loos.items():
