@@ -15,6 +15,7 @@ The first and the third assume that blocks talk only through the residual stream
 model itself and falls back to the whole graph where it does not hold.
 """
 
+import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -95,7 +96,7 @@ def scalars(logits: Tensor, token_ids: Tensor, quantity: Quantity) -> Tensor:
     log_probs = torch.log_softmax(logits.float() if logits.dtype.itemsize < 4 else logits, dim=1)
     if quantity == "log_prob":
         return log_probs.gather(1, token_ids[:, None])[:, 0]
-    return -(log_probs.exp() * log_probs).sum(1) / torch.log(torch.tensor(2.0))
+    return -(log_probs.exp() * log_probs).sum(1) / math.log(2)
 
 
 class TokenGradients:
