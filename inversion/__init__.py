@@ -12,19 +12,40 @@ if TYPE_CHECKING:
     from inversion.models import load_model
     from inversion.probes import probe
     from inversion.runs import load_responses, load_run
-    from inversion.statistics import compare, correlate, layer_map
+    from inversion.statistics import (
+        compare,
+        controls,
+        correlate,
+        layer_map,
+        partial,
+        plan_sample_size,
+        segments,
+        specification_curve,
+        trajectory,
+        within_between,
+    )
 
 __version__ = "0.1.0"
 
+_STATISTICS = (
+    "compare",
+    "controls",
+    "correlate",
+    "layer_map",
+    "partial",
+    "plan_sample_size",
+    "segments",
+    "specification_curve",
+    "trajectory",
+    "within_between",
+)
 _HOME = {
     "InputError": "inversion.errors",
-    "compare": "inversion.statistics",
-    "correlate": "inversion.statistics",
-    "layer_map": "inversion.statistics",
     "load_model": "inversion.models",
     "load_responses": "inversion.runs",
     "load_run": "inversion.runs",
     "probe": "inversion.probes",
+    **dict.fromkeys(_STATISTICS, "inversion.statistics"),
 }
 __all__ = [*sorted(_HOME), "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 
