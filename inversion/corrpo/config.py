@@ -1,0 +1,89 @@
+"""Settings of CorR-PO: GRPO's, and what is measured and how it enters the reward."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from trl.trainer.grpo_config import GRPOConfig
+
+from inversion.corrpo.forms import parse_forms
+from inversion.corrpo.reward import MIN_TOKENS, InversionReward
+from inversion.corrpo.signals import PROJECTIONS, Exact, LastLayer, Signal
+from inversion.errors import InputError
+
+SIGNALS = ("last", "exact")
+CONTROLS = ("none", "shuffled")
+
+
+def _option(default: Any, description: str) -> Any:
+    return field(default=default, metadata={"help": description})
+
+
+@dataclass
+class CorrPOConfig(GRPOConfig):
+    """``GRPOConfig`` and the fields below; all of TRL's options mean what they mean there.
+
+    Raises:
+        InputError: A field cannot be used; the sentence says what to do.
+    """
+
+    inversion_weight: float = _option(0.1, "what rho costs; 0 is GRPO, a negative value rewards the opposite")
+    inversion_form: str = _option(
+        "mixed_groups", "additive, target, right_only, mixed_groups, shrunk, or several joined by +"
+    )
+    inversion_right_at: float = _option(1.0, "task reward from which a response counts as right")
+    inversion_target: float = _option(-0.5, "rho that the form target steers to")
+    inversion_shrink_tokens: float = _option(32.0, "length at which the form shrunk halves the penalty, in tokens")
+    inversion_signal: str = _option("last", "last: q and o of the last layer; exact: any layers, by the probe")
+    inversion_layers: list[int] | None = field(
+        default=None, metadata={"help": "layers of the exact signal; none for all"}
+    )
+    inversion_projections: list[str] | None = field(
+        default=None, metadata={"help": "projections; by default all that the signal offers"}
+    )
+    inversion_targets: int | None = _option(None, "tokens that the exact signal draws a response; none for all")
+    inversion_norm: str = _option("nuclear", "norm of the exact signal")
+    inversion_method: str = _option("spearman", "spearman or pearson")
+    inversion_unit: str = _option("position", "position or token_type")
+    inversion_min_tokens: int = _option(MIN_TOKENS, "tokens below which rho is 0")
+    inversion_control: str = _option("none", "shuffled: rho is permuted within the group, a control")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse_forms(self.inversion_form)
+        if self.inversion_control not in CONTROLS:
+            raise InputError(f"inversion_control {self.inversion_control!r} is not known; choose among {CONTROLS}.")
+        if self.inversion_shrink_tokens < 0:
+            raise InputError(f"inversion_shrink_tokens is {self.inversion_shrink_tokens}; give 0 or more.")
+        if self.multi_objective_aggregation != "sum_then_normalize":
+            raise InputError(
+                "normalize_then_sum scales rho to full size whatever its weight; keep multi_objective_aggregation at "
+                "sum_then_normalize."
+            )
+        build_reward(self)
+
+
+def build_reward(config: CorrPOConfig) -> InversionReward:
+    """Return the reward that the settings describe, not attached to a trainer yet."""
+    return InversionReward(
+        _signal(config),
+        config.inversion_method,  # pyright: ignore[reportArgumentType]
+        config.inversion_unit,  # pyright: ignore[reportArgumentType]
+        config.inversion_min_tokens,
+    )
+
+
+def _signal(config: CorrPOConfig) -> Signal:
+    projections = config.inversion_projections
+    if config.inversion_signal == "last":
+        if config.inversion_layers is not None or config.inversion_targets is not None:
+            raise InputError("layers and targets belong to the exact signal; set inversion_signal to exact.")
+        return LastLayer() if projections is None else LastLayer(tuple(projections))
+    if config.inversion_signal != "exact":
+        raise InputError(f"inversion_signal {config.inversion_signal!r} is not known; choose among {SIGNALS}.")
+    return Exact(
+        None if config.inversion_layers is None else tuple(config.inversion_layers),
+        PROJECTIONS if projections is None else tuple(projections),
+        config.inversion_norm,
+        config.inversion_targets,
+        config.seed,
+    )

@@ -1,0 +1,53 @@
+"""Tiny policies, data and trainers for the tests of CorR-PO."""
+
+from typing import Any
+
+from datasets import Dataset
+from tiny import tiny_model
+
+from inversion.demo.tokenizer import build_tokenizer
+
+TOKENIZER = build_tokenizer()
+DIGITS = set(TOKENIZER("0123456789")["input_ids"])
+
+
+def policy(family: str = "llama", **overrides: Any):
+    return tiny_model(family, **{"vocab_size": len(TOKENIZER), "eos_token_id": 1, "pad_token_id": 0, **overrides})
+
+
+def even_tokens(completion_ids, **_):
+    """Right where the first token's id is even: random policies are right half the time."""
+    return [float(ids[0] % 2 == 0) for ids in completion_ids]
+
+
+def data(count: int = 8) -> Dataset:
+    return Dataset.from_list([{"prompt": f"{i} + {i + 1} ="} for i in range(count)])
+
+
+def settings(folder, **overrides: Any) -> dict[str, Any]:
+    return {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": 8,
+        "num_generations": 4,
+        "max_completion_length": 12,
+        "max_steps": 3,
+        "learning_rate": 1e-3,
+        "report_to": "none",
+        "use_cpu": True,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "bf16": False,
+        "disable_tqdm": True,
+        "gradient_checkpointing": False,
+        **overrides,
+    }
+
+
+def make(trainer_class: Any, config_class: Any, folder, model=None, reward=even_tokens, rows=None, **overrides: Any):
+    return trainer_class(
+        policy() if model is None else model,
+        reward_funcs=[reward],
+        args=config_class(**settings(folder, **overrides)),
+        train_dataset=data() if rows is None else rows,
+        processing_class=TOKENIZER,
+    )

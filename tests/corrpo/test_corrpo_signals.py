@@ -1,0 +1,199 @@
+"""Signals agree with the probe and leave the policy as it was."""
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from corrpo_samples import policy
+from tiny import tiny_model, token_ids
+
+import inversion
+from inversion.corrpo.reward import InversionReward
+from inversion.corrpo.rho import response_rho
+from inversion.corrpo.signals import Exact, LastLayer, last_projections
+from inversion.errors import InputError
+
+PROMPTS = [token_ids(n, seed=n) for n in (5, 3, 9)]
+RESPONSES = [token_ids(n, seed=10 + n) for n in (14, 20, 9)]
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "mistral"])
+def test_last_layer_equals_probe(family):
+    model = policy(family)
+    bridge = inversion.load_model(model)
+    found = LastLayer()(model, PROMPTS, RESPONSES)
+    for prompt, response, readings in zip(PROMPTS, RESPONSES, found, strict=True):
+        capture = inversion.probe(bridge, prompt, response, layers=(-1,), projections=("q", "o"))
+        for norm in ("nuclear", "frobenius"):
+            expected = capture[norm].mean(["layer", "projection"]).values
+            np.testing.assert_allclose(readings.strength, expected, rtol=2e-4)
+        np.testing.assert_allclose(readings.entropy_bits, capture.entropy_bits.values, rtol=1e-4)
+        np.testing.assert_array_equal(readings.token_ids, response)
+
+
+def test_last_layer_does_not_depend_on_batching(monkeypatch):
+    model = policy()
+    together = LastLayer()(model, PROMPTS, RESPONSES)
+    monkeypatch.setattr("inversion.corrpo.signals.PADDED_TOKENS", 30)
+    apart = LastLayer()(model, PROMPTS, RESPONSES)
+    for a, b in zip(together, apart, strict=True):
+        np.testing.assert_allclose(a.strength, b.strength, rtol=1e-4)
+        np.testing.assert_allclose(a.entropy_bits, b.entropy_bits, rtol=1e-5)
+
+
+def test_last_layer_takes_one_projection():
+    model = policy()
+    q, o, both = (LastLayer(p)(model, PROMPTS, RESPONSES)[0].strength for p in (("q",), ("o",), ("q", "o")))
+    np.testing.assert_allclose((q + o) / 2, both, rtol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"layers": (0, 2), "norm": "frobenius"}, {"targets": 6, "seed": 3}])
+def test_exact_equals_probe(options):
+    model = policy()
+    # TRL replaces the instance's forward; the signal has to see through that.
+    own = model.forward
+    model.forward = lambda *args, **kwargs: own(*args, **kwargs)
+    found = Exact(**options)(model, PROMPTS, RESPONSES)[1]
+    norm = options.pop("norm", "nuclear")
+    capture = inversion.probe(inversion.load_model(policy()), PROMPTS[1], RESPONSES[1], norms=(norm,), **options)
+    expected = capture[norm].mean(["layer", "projection"]).values
+    np.testing.assert_allclose(found.strength, expected, rtol=1e-4)
+    np.testing.assert_array_equal(found.token_ids, capture.token_id.values)
+    assert "<lambda>" in repr(model.forward)
+
+
+def test_exact_follows_training():
+    model, signal = policy(), Exact(layers=(1,), norm="frobenius")
+    before = signal(model, PROMPTS, RESPONSES)[0].strength
+    with torch.no_grad():
+        model.model.layers[1].self_attn.v_proj.weight.mul_(2)
+    after = signal(model, PROMPTS, RESPONSES)[0].strength
+    fresh = Exact(layers=(1,), norm="frobenius")(model, PROMPTS, RESPONSES)[0].strength
+    np.testing.assert_array_equal(after, fresh)
+    assert not np.allclose(before, after)
+
+
+def state_of(model):
+    return {
+        "parameters": [p.detach().clone() for p in model.parameters()],
+        "gradients": [None if p.grad is None else p.grad.clone() for p in model.parameters()],
+        "requires_grad": [p.requires_grad for p in model.parameters()],
+        "training": [m.training for m in model.modules()],
+        "hooks": [
+            (dict(m._forward_hooks), dict(m._forward_pre_hooks), dict(m._backward_hooks)) for m in model.modules()
+        ],
+        "modules": [(name, id(m)) for name, m in model.named_modules()],
+        "attention": model.config._attn_implementation,
+        "torch": torch.get_rng_state(),
+        "numpy": np.random.get_state()[1].copy(),  # noqa: NPY002
+    }
+
+
+def same(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, np.ndarray):
+        return np.array_equal(a, b)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
+
+
+@pytest.mark.parametrize("signal", [LastLayer(), Exact(targets=4)])
+def test_signals_leave_the_policy_as_it_was(signal):
+    model = policy(attention_dropout=0.3).train()
+    model.model.layers[1].eval()
+    model.model.layers[0].self_attn.k_proj.weight.requires_grad_(False)
+    model(input_ids=torch.tensor([PROMPTS[0]])).logits.sum().backward()
+    before = state_of(model)
+    signal(model, PROMPTS, RESPONSES)
+    after = state_of(model)
+    for name, value in before.items():
+        assert same(value, after[name]), name
+
+
+def test_hooks_go_even_when_the_policy_fails(monkeypatch):
+    model = policy().train()
+    before = state_of(model)
+    monkeypatch.setattr(model.lm_head, "forward", lambda hidden: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        LastLayer()(model, PROMPTS, RESPONSES)
+    assert all(same(value, state_of(model)[name]) for name, value in before.items())
+
+
+@pytest.mark.parametrize("method", ["spearman", "pearson"])
+@pytest.mark.parametrize("unit", ["position", "token_type"])
+def test_rho_equals_the_statistics(method, unit):
+    model = policy()
+    bridge = inversion.load_model(model)
+    reward = InversionReward(method=method, unit=unit)
+    # Repeated tokens, so that the two units differ.
+    responses = [[token % 7 + 2 for token in response] for response in RESPONSES]
+    for prompt, response, found in zip(PROMPTS, responses, reward.measure(model, PROMPTS, responses), strict=True):
+        run = inversion.probe(bridge, prompt, response, layers=(-1,), projections=("q", "o"))
+        expected = inversion.correlate(run, method=method, unit=unit, resamples=10).estimate
+        assert found == pytest.approx(expected, abs=1e-3 if method == "pearson" else 1e-9)
+
+
+@pytest.mark.parametrize("method", ["spearman", "pearson"])
+@pytest.mark.parametrize("unit", ["position", "token_type"])
+def test_rho_of_tied_numbers_equals_the_statistics(method, unit):
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        x, y, ids = generator.integers(0, 5, (3, 25))
+        columns = {"nuclear": (("token", "layer", "projection"), x[:, None, None].astype(float))}
+        columns |= {"entropy_bits": ("token", y.astype(float)), "token_id": ("token", ids)}
+        run = xr.Dataset(columns, {"layer": [0], "projection": ["q"]})
+        expected = inversion.correlate(run, method=method, unit=unit, resamples=10).estimate
+        assert response_rho(x, y, ids, method, unit) == pytest.approx(expected, abs=1e-12)
+
+
+def test_rho_is_undefined_where_it_says_nothing():
+    x = np.arange(10.0)
+    assert response_rho(x, x, x) == pytest.approx(1)
+    assert response_rho(x, -x, x) == pytest.approx(-1)
+    assert response_rho(x, np.ones(10), x) is None
+    assert response_rho(np.ones(10), x, x) is None
+    assert response_rho(x, x, x, min_tokens=11) is None
+    assert response_rho(x, x, x.astype(int) // 5, unit="token_type") is None
+    assert response_rho(x[:0], x[:0], x[:0]) is None
+
+
+def test_fused_projections_are_refused_in_one_sentence():
+    with pytest.raises(InputError, match="separate q and o"):
+        last_projections(tiny_model("gpt2"))
+    assert len(Exact(layers=(-1,))(tiny_model("gpt2"), PROMPTS, RESPONSES)) == 3
+
+
+def test_a_last_layer_without_attention_is_refused():
+    model = policy()
+    model.config.num_hidden_layers = 4
+    with pytest.raises(InputError, match="last layer"):
+        LastLayer()(model, PROMPTS, RESPONSES)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        lambda: LastLayer(("k",)),
+        lambda: LastLayer(()),
+        lambda: Exact(norm="trace"),
+        lambda: Exact(targets=1),
+        lambda: InversionReward(method="kendall"),
+        lambda: InversionReward(unit="word"),
+        lambda: InversionReward(min_tokens=1),
+        lambda: InversionReward()(["a"], [[1]]),
+        lambda: LastLayer()(policy(), [[]], [[3, 4]]),
+    ],
+)
+def test_bad_settings_are_one_sentence(bad):
+    with pytest.raises(InputError) as caught:
+        bad()
+    assert str(caught.value).endswith(".")
+
+
+def test_empty_responses_are_empty_readings():
+    for signal in (LastLayer(), Exact()):
+        empty, full = signal(policy(), PROMPTS[:2], [[], RESPONSES[1]])
+        assert len(empty.strength) == 0
+        assert len(full.strength) == len(RESPONSES[1])

@@ -1,0 +1,231 @@
+"""CorR-PO's trainer against four oracles: GRPO, itself, a task to learn, and what must not change."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from corrpo_samples import TOKENIZER, data, even_tokens, make, policy, settings
+from transformers import TrainerCallback
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
+
+import inversion
+from inversion.corrpo import CorrPOConfig, CorrPOTrainer, InversionReward
+from inversion.errors import InputError
+
+
+def weights_after(trainer, **options):
+    trainer.train(**options)
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+
+
+def distance(a, b):
+    return max((a[name] - b[name]).abs().max().item() for name in a)
+
+
+def column(trainer, name):
+    return [row[name] for row in trainer.state.log_history if name in row]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return weights_after(make(CorrPOTrainer, CorrPOConfig, tmp_path_factory.mktemp("run"), inversion_form="additive"))
+
+
+def test_weight_zero_is_grpo(tmp_path, trained):
+    plain = weights_after(make(GRPOTrainer, GRPOConfig, tmp_path))
+    without = weights_after(make(CorrPOTrainer, CorrPOConfig, tmp_path, inversion_weight=0.0))
+    assert distance(plain, without) == 0
+    assert distance(plain, trained) > 0
+    assert distance(plain, {name: p.detach() for name, p in policy().named_parameters()}) > 0
+
+
+def test_a_seed_gives_the_same_parameters(tmp_path, trained):
+    assert distance(trained, weights_after(make(CorrPOTrainer, CorrPOConfig, tmp_path, inversion_form="additive"))) == 0
+
+
+class Killed(Exception):
+    pass
+
+
+class KillAfter(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == self.step:
+            raise Killed
+
+
+def test_killed_and_resumed_equals_uninterrupted(tmp_path, trained):
+    options = {"inversion_form": "additive", "save_strategy": "steps", "save_steps": 1}
+    trainer = make(CorrPOTrainer, CorrPOConfig, tmp_path, **options)
+    trainer.add_callback(KillAfter(2))
+    with pytest.raises(Killed):
+        trainer.train()
+    assert (tmp_path / "checkpoint-1").is_dir()
+    assert not (tmp_path / "checkpoint-2").is_dir()
+    again = make(CorrPOTrainer, CorrPOConfig, tmp_path, **options)
+    assert distance(trained, weights_after(again, resume_from_checkpoint=True)) == 0
+
+
+def share_even(completion_ids, **_):
+    return [sum(token % 2 == 0 for token in ids) / len(ids) for ids in completion_ids]
+
+
+def test_a_tiny_task_is_learnt(tmp_path):
+    options = {"max_steps": 40, "learning_rate": 1e-2, "per_device_train_batch_size": 32, "num_generations": 8}
+    trainer = make(CorrPOTrainer, CorrPOConfig, tmp_path, reward=share_even, inversion_right_at=0.6, **options)
+    trainer.train()
+    reward = column(trainer, "rewards/share_even/mean")
+    assert np.mean(reward[:3]) < 0.65
+    assert np.mean(reward[-3:]) > 0.9
+
+
+def test_all_wrong_groups_move_nothing_by_default_but_everything_when_additive(tmp_path):
+    def wrong(completion_ids, **_):
+        return [0.0] * len(completion_ids)
+
+    start = {name: p.detach().clone() for name, p in policy().named_parameters()}
+    options = {"reward": wrong, "inversion_weight": 0.001, "optim": "sgd", "max_grad_norm": 0.0, "learning_rate": 0.1}
+    safe = weights_after(make(CorrPOTrainer, CorrPOConfig, tmp_path, **options))
+    assert distance(start, safe) == 0
+    trap = make(CorrPOTrainer, CorrPOConfig, tmp_path, inversion_form="additive", **options)
+    moved = distance(start, weights_after(trap))
+    ordinary = distance(
+        start,
+        weights_after(
+            make(
+                GRPOTrainer,
+                GRPOConfig,
+                tmp_path,
+                **{k: v for k, v in options.items() if k not in ("reward", "inversion_weight")},
+            )
+        ),
+    )
+    # Nothing was right, rho weighs a thousandth, and yet the step is of the size of an ordinary one.
+    assert moved > 0.3 * ordinary
+
+
+def fixed_batch(trainer, count=8):
+    prompts = [data()[i // 4]["prompt"] for i in range(count)]
+    generator = torch.Generator().manual_seed(0)
+    ids = [torch.randint(2, len(TOKENIZER), (10 + i,), generator=generator).tolist() for i in range(count)]
+    return [{"prompt": p} for p in prompts], prompts, [TOKENIZER.decode(x) for x in ids], ids
+
+
+def test_the_bonus_is_the_statistics_rho(tmp_path):
+    trainer = make(CorrPOTrainer, CorrPOConfig, tmp_path, inversion_form="additive", inversion_weight=0.3)
+    inputs, prompts, texts, ids = fixed_batch(trainer)
+    rewards = trainer._calculate_rewards(inputs, prompts, texts, ids)
+    bridge = inversion.load_model(policy(), tokenizer=TOKENIZER)
+    for prompt, response, row in zip(prompts, ids, rewards.tolist(), strict=True):
+        run = inversion.probe(bridge, prompt, response, layers=(-1,), projections=("q", "o"))
+        expected = inversion.correlate(run, resamples=10).estimate
+        assert row == pytest.approx([even_tokens([response])[0], -0.3 * expected], abs=1e-6)
+
+
+def test_exact_signal_in_the_trainer_sees_the_policy_being_trained(tmp_path):
+    options = {"inversion_signal": "exact", "inversion_layers": [0, 1], "inversion_form": "additive"}
+    trainer = make(CorrPOTrainer, CorrPOConfig, tmp_path, max_steps=2, **options)
+    trainer.train()
+    inputs, prompts, texts, ids = fixed_batch(trainer)
+    rewards = trainer._calculate_rewards(inputs, prompts, texts, ids)
+    trainer.save_model(str(tmp_path / "saved"))
+    bridge = inversion.load_model(str(tmp_path / "saved"))
+    run = inversion.probe(bridge, prompts[0], ids[0], layers=(0, 1))
+    assert rewards[0, 1].item() == pytest.approx(-0.1 * inversion.correlate(run, resamples=10).estimate, abs=1e-6)
+
+
+def test_reward_alone_in_plain_grpo_is_the_additive_form(tmp_path, trained):
+    reward = InversionReward()
+    trainer = GRPOTrainer(
+        policy(),
+        reward_funcs=[even_tokens, reward],
+        args=GRPOConfig(**settings(tmp_path, reward_weights=[1.0, -0.1])),
+        train_dataset=data(),
+        processing_class=TOKENIZER,
+    )
+    reward.attach(trainer)
+    assert distance(trained, weights_after(trainer)) < 1e-5
+
+
+def test_task_weights_and_logged_metrics(tmp_path):
+    def length(completion_ids, **_):
+        return [float(len(ids)) for ids in completion_ids]
+
+    trainer = CorrPOTrainer(
+        policy(),
+        reward_funcs=[even_tokens, length],
+        args=corrpo_args(tmp_path, reward_weights=[1.0, 0.0]),
+        train_dataset=data(),
+        processing_class=TOKENIZER,
+    )
+    trainer.train()
+    assert trainer.reward_weights.tolist() == [1, 0, 1]
+    row = next(row for row in trainer.state.log_history if "rho" in row)
+    assert {"accuracy", "rho_undefined", "rewards/inversion/mean", "frac_reward_zero_std", "entropy"} <= set(row)
+    assert {"time/generate", "time/reward", "completions/mean_length", "reward"} <= set(row)
+    assert row["accuracy"] == pytest.approx(row["rewards/even_tokens/mean"])
+    assert -1 <= row["rho"] <= 1
+
+
+def corrpo_args(folder, **options):
+    return CorrPOConfig(**settings(folder, **options))
+
+
+def test_shuffled_control_keeps_the_values_of_each_group(tmp_path):
+    options = {"inversion_form": "additive", "inversion_weight": 1.0}
+    batches = []
+    for control in ("none", "shuffled"):
+        trainer = make(CorrPOTrainer, CorrPOConfig, tmp_path, inversion_control=control, **options)
+        batches.append(trainer._calculate_rewards(*fixed_batch(trainer))[:, 1].view(2, 4))
+    assert not torch.equal(*batches)
+    assert torch.equal(batches[0].sort(1).values, batches[1].sort(1).values)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("inversion_form", "best"),
+        ("inversion_signal", "all"),
+        ("inversion_layers", [0]),
+        ("inversion_projections", ["v"]),
+        ("inversion_method", "kendall"),
+        ("inversion_unit", "word"),
+        ("inversion_min_tokens", 0),
+        ("inversion_control", "reversed"),
+        ("inversion_shrink_tokens", -1.0),
+        ("multi_objective_aggregation", "normalize_then_sum"),
+    ],
+)
+def test_bad_settings_are_one_sentence(tmp_path, field, value):
+    with pytest.raises(InputError) as caught:
+        corrpo_args(tmp_path, **{field: value})
+    assert str(caught.value).endswith(".")
+
+
+def test_a_task_reward_is_needed(tmp_path):
+    with pytest.raises(InputError, match="task reward"):
+        CorrPOTrainer(policy(), args=corrpo_args(tmp_path), train_dataset=data(), processing_class=TOKENIZER)
+
+
+def test_two_processes_get_the_rewards_of_one(tmp_path):
+    trainer = make(CorrPOTrainer, CorrPOConfig, tmp_path, inversion_weight=0.5, inversion_control="shuffled")
+    expected = trainer._calculate_rewards(*fixed_batch(trainer, 16))
+    here = Path(__file__).parent
+    roots = [str(here), str(here.parent), str(here.parents[1])]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    subprocess.run(
+        [*command, str(here / "corrpo_two_processes.py"), str(tmp_path)],
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(roots), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        timeout=240,
+    )
+    found = [torch.load(tmp_path / f"rewards-{rank}.pt") for rank in (0, 1)]
+    assert torch.equal(*found)
+    torch.testing.assert_close(found[0], expected)
