@@ -134,6 +134,23 @@ def test_later_tokens_change_nothing_before_them(family):
     assert not np.allclose(after.entropy_bits[9:], before.entropy_bits[9:], rtol=1e-3)
 
 
+def test_the_last_layers_q_and_o_need_one_backward_pass(monkeypatch):
+    bridge = inversion.load_model(tiny_model("llama"))
+    full = inversion.probe(bridge, PROMPT, RESPONSE, norms=NORMS)
+
+    def never(*_):
+        raise AssertionError("a pass over a prefix")
+
+    monkeypatch.setattr(gradients.TokenGradients, "_walk_cut", never)
+    fast = inversion.probe(bridge, PROMPT, RESPONSE, norms=NORMS, layers=(-1,), projections=("q", "o"))
+    monkeypatch.undo()
+    gradients._PLANS[bridge] = Plan(cut=False, rows=False, batched=True)
+    general = inversion.probe(bridge, PROMPT, RESPONSE, norms=NORMS)
+    for name in NORMS:
+        np.testing.assert_allclose(fast[name], full[name].sel(layer=[2], projection=["q", "o"]), rtol=1e-6)
+        np.testing.assert_allclose(fast[name], general[name].sel(layer=[2], projection=["q", "o"]), rtol=1e-5)
+
+
 def test_choices_of_layers_projections_and_targets_pick_from_the_full_capture():
     bridge = inversion.load_model(tiny_model("llama"))
     full = inversion.probe(bridge, PROMPT, RESPONSE)
