@@ -1,0 +1,162 @@
+"""Trainers of the baselines that need a loss of their own. Each is CorR-PO's trainer, so that all of them log rho.
+
+Their rho weighs nothing unless asked to: :data:`inversion.corrpo.baselines.METHODS` sets ``inversion_weight`` to 0,
+with which CorR-PO is GRPO.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inversion.corrpo.baselines.losses import (
+    clip_cov_tokens,
+    kl_cov_penalty,
+    nucleus_entropy,
+    peak_entropy,
+    siren_penalty,
+)
+from inversion.corrpo.trainer import CorrPOTrainer
+from inversion.errors import InputError
+
+ANCHOR_FILE = "siren_anchor.json"
+
+
+class _BatchAtHand(CorrPOTrainer):
+    """Keep the batch at hand while its loss is computed, for subclasses that change log-probabilities or add a term."""
+
+    _batch: dict[str, Any] | None = None
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        self._batch = inputs
+        try:
+            return super()._compute_loss(model, inputs)
+        finally:
+            self._batch = None
+
+    def _token_mask(self, inputs: dict[str, Any]) -> Tensor:
+        mask = inputs["completion_mask"]
+        return mask * inputs["tool_mask"] if "tool_mask" in inputs else mask
+
+    def _accumulation(self) -> float:
+        """Micro-batches whose losses are summed into one step."""
+        return self.current_gradient_accumulation_steps if self._mode() == "train" else 1.0
+
+
+def _old(log_probs: Tensor, inputs: dict[str, Any]) -> Tensor:
+    """Log-probabilities under the policy that wrote the responses: TRL leaves them out where they are the same."""
+    old = inputs.get("old_per_token_logps")
+    return log_probs.detach() if old is None else old
+
+
+def _per_token(advantages: Tensor) -> Tensor:
+    return advantages[:, None] if advantages.ndim == 1 else advantages
+
+
+class ClipCovTrainer(_BatchAtHand):
+    """Clip-Cov: a few tokens of high covariance lose their gradient (arXiv 2505.22617)."""
+
+    share, low, high = 2e-4, 1.0, 5.0
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **options: Any) -> Any:
+        log_probs, *rest = super()._get_per_token_logps_and_entropies(*args, **options)
+        if self._batch is not None:
+            chosen = clip_cov_tokens(
+                log_probs,
+                _old(log_probs, self._batch),
+                _per_token(self._batch["advantages"]),
+                self._token_mask(self._batch),
+                share=self.share,
+                low=self.low,
+                high=self.high,
+                clip=(self.epsilon_low, self.epsilon_high),
+            )
+            log_probs = torch.where(chosen, log_probs.detach(), log_probs)
+        return log_probs, *rest
+
+
+class KLCovTrainer(_BatchAtHand):
+    """KL-Cov: the tokens of highest covariance pay for leaving the old policy (arXiv 2505.22617).
+
+    A no-op with one update a rollout; set ``num_iterations`` or ``steps_per_generation`` above 1.
+    """
+
+    share, coefficient = 2e-3, 1.0
+    _log_probs: Tensor | None = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.loss_type != "dapo":
+            raise InputError("KL-Cov adds to a token-level loss; set loss_type to dapo.")
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **options: Any) -> Any:
+        result = super()._get_per_token_logps_and_entropies(*args, **options)
+        if self._batch is not None:
+            self._log_probs = result[0]
+        return result
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        loss = super()._compute_loss(model, inputs)
+        log_probs, self._log_probs = self._log_probs, None
+        assert log_probs is not None
+        mask, advantages = self._token_mask(inputs), _per_token(inputs["advantages"])
+        penalty = kl_cov_penalty(log_probs, _old(log_probs, inputs), advantages, mask, share=self.share)
+        # TRL's own normalizer of this loss type: response tokens of the accumulation window.
+        tokens = inputs["num_items_in_batch"].clamp(min=1.0) / self.accelerator.num_processes
+        if self._mode() == "train":
+            tokens = tokens * self._accumulation() / self.args.steps_per_generation  # pyright: ignore
+        return loss + self.coefficient * penalty.sum() / tokens
+
+
+class SirenTrainer(_BatchAtHand):
+    """SIREN: the nucleus entropy of a response's most uncertain tokens is held to its start (arXiv 2509.25133).
+
+    The first batch sets the anchor, which checkpoints keep. Full logits are formed, which costs memory.
+    """
+
+    nucleus, quantile, coefficient = 0.8, 0.8, 0.005
+    anchor: float | None = None
+    _nucleus_entropy: Tensor | None = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.aux_loss_enabled:
+            raise InputError("SIREN does not carry the balancing loss of mixtures of experts; choose a dense model.")
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *args: Any, **options: Any
+    ) -> Any:
+        if self._batch is None:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, *args, **options
+            )
+        with self.accelerator.autocast():
+            output = model(input_ids=input_ids, attention_mask=attention_mask, logits_to_keep=logits_to_keep + 1)
+        logits = output.logits[:, :-1].float() / self.temperature  # (b, t, V)
+        log_probs = logits.log_softmax(-1)
+        own = log_probs.gather(-1, input_ids[:, -logits_to_keep:, None])[..., 0]
+        self._nucleus_entropy = nucleus_entropy(logits, self.nucleus)
+        return own, -(log_probs.exp() * log_probs).sum(-1), None
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        loss = super()._compute_loss(model, inputs)
+        entropy, self._nucleus_entropy = self._nucleus_entropy, None
+        assert entropy is not None
+        peak = peak_entropy(entropy, self._token_mask(inputs), self.quantile)
+        if self.anchor is None:
+            self.anchor = float(self.accelerator.gather(peak.detach()).mean())  # pyright: ignore
+        self._metrics[self._mode()]["peak_entropy"].append(peak.item())
+        return loss + self.coefficient * siren_penalty(peak, self.anchor) / self._accumulation()
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            (folder / ANCHOR_FILE).write_text(json.dumps(self.anchor), encoding="utf-8")
+
+    def _load_optimizer_and_scheduler(self, checkpoint: Any) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self.anchor = json.loads((Path(checkpoint) / ANCHOR_FILE).read_text(encoding="utf-8"))
