@@ -121,13 +121,16 @@ def chain_of_thought(problem: Problem, rng: random.Random) -> str:
 
 
 def _sum_steps(prompt: str, rng: random.Random) -> list[str]:
-    """Running totals: ``12 + 7 = 19``, ``19 - 30 = -11``, ..."""
+    """Running totals, tens before units: ``12 - 30 = -18``, ``-18 - 7 = -25``, ..."""
     terms = re.findall(r"([+-]?) ?(\d+)", prompt)
     total = int(terms[0][1])
     steps = []
     for sign, term in terms[1:]:
-        before, total = total, total + int(sign + term)
-        steps.append(f"{before} {sign} {term}{rng.choice(EQUALS)}{total}")
+        tens, units = divmod(int(term), 10)
+        # A carry and a second digit at once is what a model this small gets wrong most.
+        for part in [10 * tens] * (tens > 0) + [units] * (units > 0 or tens == 0):
+            before, total = total, total + int(f"{sign}{part}")
+            steps.append(f"{before} {sign} {part}{rng.choice(EQUALS)}{total}")
     return steps
 
 

@@ -18,9 +18,9 @@ pytest.importorskip("reasoning_gym")
 TOKENIZER = build_tokenizer()
 
 
-def some_batches(n, **options):
-    options = {"style": "chain", "batch_size": 6, "seed": 1, **options}
-    return list(itertools.islice(recipe.batches(TOKENIZER, **options), n))
+def some_batches(n, start=0, **options):
+    training = recipe.Training(**{"style": "chain", "steps": 1, "batch_size": 6, "seed": 1, **options})
+    return list(itertools.islice(recipe.batches(TOKENIZER, training, start), n))
 
 
 def same(a, b):
@@ -76,10 +76,14 @@ def test_parts_of_a_batch_add_up_to_the_models_own_loss():
         torch.testing.assert_close(by_parts, gradient(model), rtol=1e-4, atol=1e-6)
 
 
-def test_every_task_has_its_share_of_a_batch():
-    rows = [ids for part in some_batches(1, batch_size=12)[0] for ids in part.input_ids.tolist()]
+@pytest.mark.parametrize(
+    ("options", "shares"),
+    [({}, {"State": 4, "Sort": 4, "Spell": 4}), ({"mix": recipe.SLOW.mix}, {"State": 6, "Sort": 4, "Spell": 2})],
+)
+def test_every_task_has_its_share_of_a_batch(options, shares):
+    rows = [ids for part in some_batches(1, batch_size=12, **options)[0] for ids in part.input_ids.tolist()]
     opening = [TOKENIZER.decode(ids[:1]).split()[0] for ids in rows]
-    assert {word: opening.count(word) for word in opening} == {"State": 4, "Sort": 4, "Spell": 4}
+    assert {word: opening.count(word) for word in opening} == shares
 
 
 def test_learning_rate_warms_up_and_falls():

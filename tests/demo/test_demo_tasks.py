@@ -29,6 +29,8 @@ from inversion.demo.tasks import (
 from inversion.errors import InputError
 
 reasoning_gym = pytest.importorskip("reasoning_gym")
+LINE = r"\w+ (-?\d+) ([+-]) (\d+) (?:=|is) (-?\d+)"
+"""One step of a sum: total so far, sign, what is added, new total."""
 
 
 def train_problems(task, n, seed=0):
@@ -110,16 +112,21 @@ def test_score_ignores_whitespace_only():
 
 def test_running_totals_are_right():
     for problem in train_problems("chain_sum", 200):
-        lines = chain_of_thought(problem, random.Random(1)).strip().split("\n")
-        expression = problem.prompt.split(": ")[1].removesuffix(" =")
-        tokens = expression.split()
-        for i, line in enumerate(lines):
-            before, sign, term, total = re.fullmatch(r"\w+ (-?\d+) ([+-]) (\d+) (?:=|is) (-?\d+)", line).groups()
-            assert int(before) == eval(" ".join(tokens[: 2 * i + 1]))
-            assert [sign, term] == tokens[2 * i + 1 : 2 * i + 3]
-            assert int(total) == eval(" ".join(tokens[: 2 * i + 3]))
+        first, *rest = problem.prompt.split(": ")[1].removesuffix(" =").split()
+        # 47 is added as 40 and 7, 40 and 7 as they are.
+        expected = []
+        for sign, term in zip(rest[::2], rest[1::2], strict=True):
+            parts = [term] if len(term) == 1 or term[1] == "0" else [term[0] + "0", term[1]]
+            expected += [(sign, part) for part in parts]
+        total, added = first, []
+        for line in chain_of_thought(problem, random.Random(1)).strip().split("\n"):
+            before, sign, part, after = re.fullmatch(LINE, line).groups()
+            assert before == total
+            assert int(after) == eval(f"{before} {sign} {part}")
+            added.append((sign, part))
+            total = after
+        assert added == expected
         assert total == problem.answer
-        assert len(lines) == (len(tokens) - 1) // 2
 
 
 @pytest.mark.parametrize("task", ["number_sorting", "spell_backward"])
