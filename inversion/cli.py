@@ -179,6 +179,32 @@ class Compare:
 
 
 @dataclass(frozen=True)
+class Train:
+    """Fine-tune a model with CorR-PO or a baseline and measure it before and after."""
+
+    config: str = option("YAML file, or demo for the built-in run on a shipped model")
+    overrides: Sequence[str] = option("field=value for any field of the file", nargs="*", metavar="field=value")
+    resume: bool = option("go on from the last checkpoint", False)
+
+    def __call__(self) -> None:
+        """Run the command."""
+        try:
+            from inversion.corrpo.spec import read_spec
+            from inversion.corrpo.training import train
+        except ModuleNotFoundError as error:
+            if error.name not in ("trl", "yaml", "datasets"):
+                raise
+            raise InputError(
+                f"training needs {error.name}, which is not installed; install inversion[train]."
+            ) from error
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
+        folder = train(read_spec(self.config, self.overrides), resume=self.resume)
+        print(f"{folder} is complete; see more with: inversion compare {folder}/before {folder}/after")
+
+
+@dataclass(frozen=True)
 class Bench:
     """Time the probe against the plain loop and against the fewest operations the exact answer needs."""
 
@@ -203,7 +229,14 @@ class Bench:
         print(table([time_shape(shape, self.device, self.sample, self.repeats) for shape in bar], self.device))
 
 
-COMMANDS: dict[str, type] = {"demo": Demo, "probe": Probe, "stats": Stats, "compare": Compare, "bench": Bench}
+COMMANDS: dict[str, type] = {
+    "demo": Demo,
+    "probe": Probe,
+    "stats": Stats,
+    "compare": Compare,
+    "train": Train,
+    "bench": Bench,
+}
 
 
 def build_parser() -> argparse.ArgumentParser:

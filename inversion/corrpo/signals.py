@@ -25,6 +25,8 @@ from inversion.statistics._data import mean_strength
 Ids = Sequence[int]
 PADDED_TOKENS = 16384
 """Most tokens, padding included, that one pass of :class:`LastLayer` carries."""
+WORTH_A_PASS = 512
+"""Tokens from which shorter responses get a pass of their own instead of more padding."""
 LOGITS = 2**26
 """Most logits that one pass of :class:`LastLayer` holds: 256 MiB in float32."""
 
@@ -223,14 +225,16 @@ def _bridge_of(model: Any) -> Any:
 
 
 def _batches(prompts: Sequence[int], responses: Sequence[int], vocabulary: int) -> Iterator[list[int]]:
-    """Yield the indices of non-empty responses, longest first, in parts that keep to the limits."""
-    order = sorted((i for i, t in enumerate(responses) if t), key=lambda i: prompts[i] + responses[i], reverse=True)
+    """Yield the indices of non-empty responses, longest first, in parts of similar length that keep to the limits."""
+    length = [p + r for p, r in zip(prompts, responses, strict=True)]
     part: list[int] = []
-    for i in order:
-        longest = part[0] if part else i
-        padded = (len(part) + 1) * (prompts[longest] + responses[longest])
-        logits = (sum(responses[j] for j in part) + responses[i]) * vocabulary
-        if part and (padded > PADDED_TOKENS or logits > LOGITS):
+    for i in sorted((i for i, t in enumerate(responses) if t), key=lambda i: length[i], reverse=True):
+        longest = length[part[0]] if part else 0
+        too_large = (len(part) + 1) * longest > PADDED_TOKENS
+        too_large |= (sum(responses[j] for j in part) + responses[i]) * vocabulary > LOGITS
+        # Padding costs as much as tokens do; below a few hundred tokens, so does one more pass.
+        wasteful = length[i] < 0.8 * longest and len(part) * longest >= WORTH_A_PASS
+        if part and (too_large or wasteful):
             yield part
             part = []
         part.append(i)

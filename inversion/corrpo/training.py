@@ -1,0 +1,254 @@
+"""``inversion train``: a fine-tune from a specification, measured before and after on held-out problems."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import get_last_checkpoint
+from trl.rewards.other_rewards import get_soft_overlong_punishment
+
+from inversion.corrpo.baselines import METHODS
+from inversion.corrpo.config import CorrPOConfig
+from inversion.corrpo.spec import DEMO, TrainSpec, read_spec, write_spec
+from inversion.corrpo.trainer import CorrPOTrainer
+from inversion.demo import PROBLEMS
+from inversion.demo.tasks import mixed_problems
+from inversion.errors import InputError
+from inversion.measure import measure_run
+from inversion.models import _load_config, _load_tokenizer, _load_weights, _locate, load_model
+from inversion.responses import Generation, Problem, read_problems
+from inversion.runs import load_responses, load_run
+from inversion.statistics import correlate
+
+SHOWN = {"reward": "reward", "right": "rewards/correct/mean", "rho": "rho", "tokens": "completions/mean_length"}
+TABLE: tuple[str, ...] = ("", "right", "tokens", "bits", "rho, positions", "rho, token types")
+
+
+def train(spec: TrainSpec, *, resume: bool = False) -> Path:
+    """Train, measure before and after, print the table; return the folder of the results.
+
+    The folder holds ``train.yaml`` (the specification), ``before`` and ``after`` (runs for ``inversion stats`` and
+    ``inversion compare``), ``model`` (in Hugging Face format) and ``trainer`` (checkpoints and TensorBoard files).
+
+    Args:
+        spec: What to do.
+        resume: Go on from the last checkpoint in ``spec.out``; the result equals that of an uninterrupted run.
+
+    Raises:
+        InputError: Something cannot be used; nothing has been trained then.
+    """
+    method_of(spec)
+    problems, held_out = training_problems(spec)
+    out = _claim(spec, resume)
+    trainer = build_trainer(spec, problems, out / "trainer")
+    main = trainer.accelerator.is_main_process
+    if main:
+        _measure(spec, spec.model, held_out, out / "before")
+    trainer.accelerator.wait_for_everyone()
+    checkpoint = get_last_checkpoint(str(out / "trainer")) if resume else None
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model(str(out / "model"))
+    if main:
+        _measure(spec, str(out / "model"), held_out, out / "after")
+        print(before_and_after(out))
+    return out
+
+
+def build_trainer(spec: TrainSpec, problems: list[Problem], folder: Path) -> CorrPOTrainer:
+    """Return the trainer that a specification describes, ready to train."""
+    method = method_of(spec)
+    name, local = _locate(spec.model)
+    source: dict[str, Any] = {"revision": None, "trust_remote_code": False, "local_files_only": local}
+    config = _load_config(name, source)
+    tokenizer = _load_tokenizer(name, source)
+    if tokenizer is None:
+        raise InputError(f"{spec.model} came without a tokenizer; put one beside its weights.")
+    model = _load_weights(name, config, torch.float32, source)
+    rewards: list[Callable] = [_reward(problems)]
+    if method.overlong:
+        # DAPO starts to punish in the last fifth of the length: 4096 of 20480 tokens.
+        rewards.append(get_soft_overlong_punishment(spec.max_new_tokens, max(1, spec.max_new_tokens // 5)))
+    trainer = method.trainer(
+        model,
+        reward_funcs=rewards,
+        args=_config(spec, folder),
+        train_dataset=Dataset.from_list([{"prompt": p.prompt, "problem": i} for i, p in enumerate(problems)]),
+        processing_class=tokenizer,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(_Progress())
+    return trainer
+
+
+def method_of(spec: TrainSpec) -> Any:
+    """Return the method of a specification."""
+    if spec.method not in METHODS:
+        raise InputError(f"method {spec.method!r} is not known; choose among {', '.join(METHODS)}.")
+    return METHODS[spec.method]
+
+
+def training_problems(spec: TrainSpec) -> tuple[list[Problem], list[Problem]]:
+    """Return the problems to train on and the held-out ones, each with a scorer."""
+    if spec.problems == DEMO:
+        # The split by prompt keeps the shipped held-out problems out of the training stream.
+        drawn = mixed_problems("train", spec.limit, spec.seed)
+        problems = [Problem(p.prompt, None, p.answer, p.task) for p in drawn]
+        source = str(PROBLEMS) if spec.held_out is None else spec.held_out
+        held_out = read_problems(source, spec.held_out_limit)
+    elif spec.held_out is not None:
+        problems = read_problems(spec.problems, spec.limit, spec.seed, spec.task_options)
+        held_out = read_problems(spec.held_out, spec.held_out_limit)
+    else:
+        both = read_problems(spec.problems, spec.limit + spec.held_out_limit, spec.seed, spec.task_options)
+        if len(both) <= spec.held_out_limit:
+            raise InputError(
+                f"{spec.problems} has {len(both)} problems and {spec.held_out_limit} are held out; lower "
+                "held_out_limit or give more problems."
+            )
+        problems, held_out = both[: -spec.held_out_limit], both[-spec.held_out_limit :]
+    return _scored(spec, problems), _scored(spec, held_out)
+
+
+def math_scorer(answer: str) -> Callable[[str], float]:
+    """Return a scorer that gives 1.0 to a response whose final formula or number equals ``answer`` (math-verify)."""
+    try:
+        from math_verify import parse, verify
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "the scorer math needs math-verify, which is not installed; install inversion[train]."
+        ) from error
+    # Its time-outs use signals, which raise outside the main thread; None switches them off.
+    gold = parse(f"${answer}$", parsing_timeout=None)  # pyright: ignore[reportArgumentType]
+
+    def score(response: str) -> float:
+        found = parse(response, parsing_timeout=None)  # pyright: ignore[reportArgumentType]
+        return float(verify(gold, found, timeout_seconds=None))
+
+    return score
+
+
+def before_and_after(out: Path) -> str:
+    """Return the table of accuracy, length, entropy and rho before and after, with 95 % intervals over responses."""
+    rows: list[tuple[str, ...]] = [TABLE]
+    for name in ("before", "after"):
+        run, responses = load_run(out / name), load_responses(out / name)
+        rhos = [correlate(run, unit=unit) for unit in ("position", "token_type")]
+        rows.append(
+            (
+                name,
+                f"{(responses.score >= 1).mean():.0%}",
+                f"{responses.n_tokens.mean():.1f}",
+                f"{float(run.entropy_bits.mean()):.2f}",
+                *(f"{rho.estimate:+.2f} [{rho.low:+.2f}, {rho.high:+.2f}]" for rho in rhos),
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+class _Progress(ProgressCallback):
+    """The bar of transformers, with a few numbers beside it instead of a dictionary a line."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if state.is_world_process_zero and self.training_bar is not None:
+            shown = {label: logs[name] for label, name in SHOWN.items() if (logs or {}).get(name) is not None}  # pyright: ignore
+            self.training_bar.set_postfix({label: f"{value:.2f}" for label, value in shown.items()})
+
+
+def _claim(spec: TrainSpec, resume: bool) -> Path:
+    """Make the folder of the results, or check that what is there is this run, to be resumed."""
+    out = Path(spec.out).expanduser()
+    record = out / "train.yaml"
+    if not resume:
+        if record.exists():
+            raise InputError(f"{out} holds a training already; resume it with --resume or choose another out.")
+        out.mkdir(parents=True, exist_ok=True)
+        write_spec(spec, record)
+        return out
+    if not record.exists():
+        raise InputError(f"{out} holds no training to resume; leave --resume out.")
+    if read_spec(str(record)) != spec:
+        raise InputError(f"{out} holds a training with other settings; resume with {record} as it stands.")
+    return out
+
+
+def _config(spec: TrainSpec, folder: Path) -> CorrPOConfig:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    responses = spec.prompts * spec.generations
+    if responses % processes:
+        raise InputError(f"{responses} responses a step cannot be shared by {processes} processes; change prompts.")
+    values = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": responses // processes,
+        "num_generations": spec.generations,
+        "max_completion_length": spec.max_new_tokens,
+        "temperature": spec.temperature,
+        "learning_rate": spec.learning_rate,
+        "max_steps": spec.steps,
+        "save_steps": spec.save_every,
+        "logging_steps": spec.log_every,
+        "seed": spec.seed,
+        "use_cpu": spec.device == "cpu",
+        "bf16": False,
+        "dataloader_pin_memory": spec.device != "cpu" and torch.cuda.is_available(),
+        "report_to": "tensorboard",
+        **method_of(spec).options(spec.weight),
+        **spec.options,
+    }
+    known = {entry.name for entry in dataclasses.fields(CorrPOConfig)}
+    unknown = [name for name in spec.options if name not in known]
+    if unknown:
+        raise InputError(f"option {unknown[0]!r} is neither TRL's nor CorR-PO's; see the fields of CorrPOConfig.")
+    try:
+        return CorrPOConfig(**values)
+    except InputError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise InputError(f"TRL refuses these settings: {str(error).rstrip('.')}; correct them.") from error
+
+
+def _scored(spec: TrainSpec, problems: list[Problem]) -> list[Problem]:
+    """Give every problem the scorer that was asked for; a task's own scorer stays."""
+    scored = []
+    for number, problem in enumerate(problems, 1):
+        if spec.scorer == "math" and problem.answer is not None:
+            problem = dataclasses.replace(problem, scorer=math_scorer(problem.answer))
+        elif problem.scorer is None and problem.answer is not None:
+            problem = dataclasses.replace(problem, scorer=_tag_scorer(problem.answer))
+        if problem.scorer is None:
+            raise InputError(f"problem {number} has no answer to score responses against; give every row an answer.")
+        scored.append(dataclasses.replace(problem, response=None))
+    return scored
+
+
+def _tag_scorer(answer: str) -> Callable[[str], float]:
+    from inversion.demo.tasks import score
+
+    return lambda response: score(answer, response)
+
+
+def _reward(problems: list[Problem]) -> Callable:
+    def correct(completions: list[str], problem: list[int], **_: Any) -> list[float]:
+        # Training problems all have a scorer.
+        return [problems[i].scorer(text) for i, text in zip(problem, completions, strict=True)]  # pyright: ignore
+
+    return correct
+
+
+def _measure(spec: TrainSpec, model: str, problems: list[Problem], folder: Path) -> None:
+    measure_run(
+        load_model(model, spec.device),
+        problems,
+        folder,
+        source=spec.held_out or spec.problems,
+        generation=Generation(spec.temperature, spec.max_new_tokens),
+        seed=spec.seed,
+    )

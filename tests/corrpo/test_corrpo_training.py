@@ -1,0 +1,161 @@
+"""``inversion train``: specification, tasks, the whole road through the command line, and resuming."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from inversion.cli import main
+from inversion.corrpo.spec import TrainSpec, read_spec, write_spec
+from inversion.corrpo.training import math_scorer, training_problems
+from inversion.errors import InputError
+
+ROWS = [{"prompt": f"Spell this word backward (example: sun -> nus): {w}", "answer": w[::-1]} for w in ("cat", "dog")]
+
+
+@pytest.fixture
+def problems(tmp_path):
+    path = tmp_path / "problems.jsonl"
+    path.write_text("\n".join(map(json.dumps, ROWS * 4)), encoding="utf-8")
+    return path
+
+
+def test_specification_survives_writing(tmp_path):
+    spec = TrainSpec(model="fast", learning_rate=1e-5, options={"beta": 0.1, "inversion_layers": [0, -1]})
+    write_spec(spec, tmp_path / "spec.yaml")
+    assert read_spec(str(tmp_path / "spec.yaml")) == spec
+    assert read_spec("demo") == TrainSpec()
+
+
+def test_command_line_overrides_any_field(tmp_path):
+    path = tmp_path / "spec.yaml"
+    path.write_text("steps: 5\noptions:\n  beta: 0.1\n", encoding="utf-8")
+    spec = read_spec(str(path), ["steps=7", "weight=1", "options.inversion_unit=token_type", "held_out=null"])
+    assert spec == TrainSpec(steps=7, weight=1, options={"beta": 0.1, "inversion_unit": "token_type"})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["pace=3"], "field 'pace' is not known"),
+        (["steps"], "write field=value"),
+        (["steps=many"], "steps is 'many'; give int"),
+        (["steps=true"], "steps is True"),
+        (["learning_rate=1e-4"], "write 1.0e-4"),
+        (["steps=0"], "at least 1"),
+        (["generations=1"], "at least 2"),
+        (["temperature=0"], "more than 0"),
+        (["scorer=jury"], "choose among tags, math"),
+        (["device=tpu"], "choose auto or cpu"),
+        (["steps=[1"], "not valid YAML"),
+        (["steps.most=1"], "no entries"),
+    ],
+)
+def test_bad_overrides_are_one_sentence(overrides, message):
+    with pytest.raises(InputError, match=message) as caught:
+        read_spec("demo", [*(["steps=1"] if overrides == ["steps.most=1"] else []), *overrides])
+    assert str(caught.value).endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["method=ppo"], "method 'ppo' is not known"),
+        (["problems=absent.jsonl"], "no file absent.jsonl"),
+        (["held_out_limit=8"], "8 are held out"),
+        (["options.pace=3"], "option 'pace' is neither"),
+        (["options.loss_type=grpo", "method=kl_cov"], "loss_type to dapo"),
+        (["options.inversion_form=best"], "reward form 'best' is not known"),
+        (["options.num_generations=7"], "TRL refuses"),
+        (["model=absent/folder/"], "no model folder"),
+    ],
+)
+def test_bad_settings_exit_with_2_and_leave_no_training(tmp_path, problems, capsys, overrides, message):
+    given = [f"problems={problems}", "held_out_limit=2", f"out={tmp_path / 'out'}", *overrides]
+    assert main(["train", "demo", *given]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out" / "model").exists()
+
+
+def test_a_missing_or_wrong_file_is_said(tmp_path, capsys):
+    assert main(["train", str(tmp_path / "absent.yaml")]) == 2
+    assert "give a YAML file" in capsys.readouterr().err
+    (tmp_path / "list.yaml").write_text("- a", encoding="utf-8")
+    assert main(["train", str(tmp_path / "list.yaml")]) == 2
+    assert "holds no fields" in capsys.readouterr().err
+
+
+def test_problems_need_answers(tmp_path):
+    path = tmp_path / "open.jsonl"
+    path.write_text('{"prompt": "a"}\n{"prompt": "b"}', encoding="utf-8")
+    with pytest.raises(InputError, match="has no answer"):
+        training_problems(TrainSpec(problems=str(path), held_out_limit=1))
+
+
+def test_held_out_problems_are_not_trained_on(problems):
+    trained, held_out = training_problems(TrainSpec(problems=str(problems), held_out_limit=3))
+    assert (len(trained), len(held_out)) == (5, 3)
+    pytest.importorskip("reasoning_gym")
+    trained, held_out = training_problems(TrainSpec(limit=60))
+    assert len(trained) == 60
+    assert not {p.prompt for p in trained} & {p.prompt for p in held_out}
+
+
+def test_mathematics_is_compared_as_mathematics():
+    pytest.importorskip("math_verify")
+    score = math_scorer("1/2")
+    assert [score(text) for text in (r"so $\frac{1}{2}$", "that makes 0.5", r"\boxed{3}", "")] == [1, 1, 0, 0]
+
+
+def arguments(problems, out, checkpoint):
+    settings = {
+        "problems": problems,
+        "out": out,
+        "model": checkpoint("llama", max_position_embeddings=128),
+        "held_out_limit": 2,
+        "prompts": 2,
+        "generations": 4,
+        "max_new_tokens": 12,
+        "steps": 4,
+        "save_every": 2,
+        "weight": 0.5,
+        "device": "cpu",
+        "options.inversion_form": "additive",
+    }
+    return [f"{name}={value}" for name, value in settings.items()]
+
+
+def weights(out):
+    return load_file(out / "model" / "model.safetensors")
+
+
+def test_train_and_resume_from_the_command_line(tmp_path, problems, checkpoint, capsys):
+    out = tmp_path / "out"
+    given = arguments(problems, out, checkpoint)
+    assert main(["train", "demo", *given]) == 0
+    printed = capsys.readouterr().out
+    assert "before" in printed
+    assert "rho, token types" in printed
+    assert list((out / "trainer" / "runs").rglob("events.out.tfevents*"))
+    whole = weights(out)
+    start = load_file(next(v for v in given if v.startswith("model=")).removeprefix("model=") + "/model.safetensors")
+    assert any(not torch.equal(whole[name], start[name]) for name in start)
+
+    assert main(["train", "demo", *given]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main(["train", "demo", *given, "steps=5", "--resume"]) == 2
+    assert "other settings" in capsys.readouterr().err
+    assert main(["train", "demo", *given, f"out={tmp_path / 'new'}", "--resume"]) == 2
+    assert "no training to resume" in capsys.readouterr().err
+
+    # What a kill after step 3 leaves behind: the checkpoint of step 2.
+    import shutil
+
+    for left in ("model", "after", "trainer/checkpoint-4"):
+        shutil.rmtree(out / left)
+    assert main(["train", "demo", *given, "--resume"]) == 0
+    again = weights(out)
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
