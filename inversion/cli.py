@@ -200,7 +200,11 @@ class Train:
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
-        folder = train(read_spec(self.config, self.overrides), resume=self.resume)
+        try:
+            folder = train(read_spec(self.config, self.overrides), resume=self.resume)
+        except KeyboardInterrupt:
+            print("inversion: interrupted; with --resume it goes on from the last checkpoint.", file=sys.stderr)
+            raise SystemExit(130) from None
         print(f"{folder} is complete; see more with: inversion compare {folder}/before {folder}/after")
 
 

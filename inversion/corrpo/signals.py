@@ -56,7 +56,7 @@ class LastLayer:
     and spectral norms all are the length of the input times the length of the gradient. The graph starts at the last
     layer's q, so nothing below is differentiated.
 
-    It uses plain forward hooks on the policy itself, so it works under PEFT and needs no TransformerLens.
+    It uses plain forward hooks on the policy itself, which is neither wrapped nor copied.
 
     Args:
         projections: ``q``, ``o`` or both.

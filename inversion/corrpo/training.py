@@ -44,13 +44,16 @@ def train(spec: TrainSpec, *, resume: bool = False) -> Path:
     """
     method_of(spec)
     problems, held_out = training_problems(spec)
-    out = _claim(spec, resume)
+    out = _results_folder(spec, resume)
     trainer = build_trainer(spec, problems, out / "trainer")
+    # Only now that everything has proved usable: a failed start must not stand in the way of the next.
+    out.mkdir(parents=True, exist_ok=True)
+    write_spec(spec, out / "train.yaml")
     main = trainer.accelerator.is_main_process
     if main:
         _measure(spec, spec.model, held_out, out / "before")
     trainer.accelerator.wait_for_everyone()
-    checkpoint = get_last_checkpoint(str(out / "trainer")) if resume else None
+    checkpoint = get_last_checkpoint(str(out / "trainer")) if resume and (out / "trainer").is_dir() else None
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(out / "model"))
     if main:
@@ -163,19 +166,15 @@ class _Progress(ProgressCallback):
             self.training_bar.set_postfix({label: f"{value:.2f}" for label, value in shown.items()})
 
 
-def _claim(spec: TrainSpec, resume: bool) -> Path:
-    """Make the folder of the results, or check that what is there is this run, to be resumed."""
+def _results_folder(spec: TrainSpec, resume: bool) -> Path:
+    """Return the folder of the results; what is there already must be this very run, to be resumed."""
     out = Path(spec.out).expanduser()
     record = out / "train.yaml"
-    if not resume:
-        if record.exists():
-            raise InputError(f"{out} holds a training already; resume it with --resume or choose another out.")
-        out.mkdir(parents=True, exist_ok=True)
-        write_spec(spec, record)
-        return out
-    if not record.exists():
+    if not resume and record.exists():
+        raise InputError(f"{out} holds a training already; resume it with --resume or choose another out.")
+    if resume and not record.exists():
         raise InputError(f"{out} holds no training to resume; leave --resume out.")
-    if read_spec(str(record)) != spec:
+    if resume and read_spec(str(record)) != spec:
         raise InputError(f"{out} holds a training with other settings; resume with {record} as it stands.")
     return out
 

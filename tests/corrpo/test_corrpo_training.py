@@ -1,6 +1,7 @@
 """``inversion train``: specification, tasks, the whole road through the command line, and resuming."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -77,7 +78,7 @@ def test_bad_settings_exit_with_2_and_leave_no_training(tmp_path, problems, caps
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
-    assert not (tmp_path / "out" / "model").exists()
+    assert not (tmp_path / "out" / "train.yaml").exists()
 
 
 def test_a_missing_or_wrong_file_is_said(tmp_path, capsys):
@@ -152,8 +153,6 @@ def test_train_and_resume_from_the_command_line(tmp_path, problems, checkpoint, 
     assert "no training to resume" in capsys.readouterr().err
 
     # What a kill after step 3 leaves behind: the checkpoint of step 2.
-    import shutil
-
     for left in ("model", "after", "trainer/checkpoint-4"):
         shutil.rmtree(out / left)
     assert main(["train", "demo", *given, "--resume"]) == 0
