@@ -47,10 +47,10 @@ def train(spec: TrainSpec, *, resume: bool = False) -> Path:
     out = _results_folder(spec, resume)
     trainer = build_trainer(spec, problems, out / "trainer")
     # Only now that everything has proved usable: a failed start must not stand in the way of the next.
-    out.mkdir(parents=True, exist_ok=True)
-    write_spec(spec, out / "train.yaml")
     main = trainer.accelerator.is_main_process
     if main:
+        out.mkdir(parents=True, exist_ok=True)
+        write_spec(spec, out / "train.yaml")
         _measure(spec, spec.model, held_out, out / "before")
     trainer.accelerator.wait_for_everyone()
     checkpoint = get_last_checkpoint(str(out / "trainer")) if resume and (out / "trainer").is_dir() else None
