@@ -173,9 +173,9 @@ class Compare:
         from inversion.statistics import compare
 
         options = dataclasses.asdict(self)
-        runs = [load_run(options.pop(name)) for name in ("run_a", "run_b")]
+        a, b = (load_run(options.pop(name)) for name in ("run_a", "run_b"))
         for unit in ("position", "token_type"):
-            print(compare(*runs, unit=unit, **options), end="\n\n")
+            print(compare(a, b, unit=unit, **options), end="\n\n")
 
 
 @dataclass(frozen=True)

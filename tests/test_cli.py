@@ -49,6 +49,21 @@ def test_probing_and_statistics_from_the_command_line(capsys, checkpoint, prompt
     assert f"{estimate:+.3f}" in printed
 
 
+def test_comparing_two_runs_pairs_them_by_prompt(capsys, checkpoint, prompts, tmp_path):
+    folder = checkpoint()
+    for name, more in (("a", ()), ("b", ("--random-weights", "--seed", 1))):
+        command = ("probe", "--model", folder, "--prompts", prompts, "--out", tmp_path / name, "--max-new-tokens", 8)
+        assert run(capsys, *command, *more)[0] == 0
+    code, printed, _ = run(capsys, "compare", tmp_path / "a", tmp_path / "b", "--resamples", 100)
+    assert code == 0
+    a, b = (inversion.load_run(tmp_path / name) for name in "ab")
+    assert f"{inversion.compare(a, b, resamples=100).estimate:+.3f}" in printed
+    assert printed.count("paired by prompt") == 2
+    code, printed, _ = run(capsys, "stats", tmp_path / "a", "--random-weights", tmp_path / "b", "--resamples", 100)
+    assert code == 0
+    assert "random weights" in printed
+
+
 def test_bad_input_exits_with_two_and_one_sentence(capsys, checkpoint, prompts, tmp_path):
     out, folder = tmp_path / "run", checkpoint()
     empty, short = tmp_path / "empty.jsonl", tmp_path / "short.jsonl"
