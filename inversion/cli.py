@@ -51,11 +51,13 @@ class Demo:
 
     def __call__(self) -> None:
         """Run the command."""
+        import torch
         from transformers.utils.logging import disable_progress_bar
 
         from inversion.demo.tour import tour
 
         disable_progress_bar()
+        torch.set_num_threads(1)  # models this small only lose by waiting for a second thread
         tour(self.out, overwrite=self.overwrite, seed=self.seed)
 
 
@@ -209,6 +211,24 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Report:
+    """Write one self-contained HTML page about one or several runs, with a reader for their responses."""
+
+    runs: Sequence[str] = option("folders of runs", nargs="+", metavar="RUN")
+    out: str = required("HTML file to write")
+    norm: str = option("nuclear, frobenius, spectral or l1, for summary and figures", "nuclear")
+    resamples: int = option("resamples of the responses", 2000, type=int)
+    seed: int = option("seed of the resampling", 0, type=int)
+
+    def __call__(self) -> None:
+        """Run the command."""
+        from inversion.report import write_report
+
+        path = write_report(self.runs, self.out, self.norm, resamples=self.resamples, seed=self.seed)
+        print(f"{path} is complete; open it in a browser, it needs no network.")
+
+
+@dataclass(frozen=True)
 class Bench:
     """Time the probe against the plain loop and against the fewest operations the exact answer needs."""
 
@@ -239,6 +259,7 @@ COMMANDS: dict[str, type] = {
     "stats": Stats,
     "compare": Compare,
     "train": Train,
+    "report": Report,
     "bench": Bench,
 }
 
