@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from inversion.display import show_tokens
     from inversion.errors import InputError
     from inversion.models import load_model
     from inversion.probes import probe
@@ -45,6 +46,7 @@ _HOME = {
     "load_responses": "inversion.runs",
     "load_run": "inversion.runs",
     "probe": "inversion.probes",
+    "show_tokens": "inversion.display",
     **dict.fromkeys(_STATISTICS, "inversion.statistics"),
 }
 __all__ = [*sorted(_HOME), "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
@@ -56,7 +58,18 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(_HOME[name]), name)
         globals()[name] = value
         return value
-    if name in {"corrpo", "demo", "models", "plots", "probes", "report", "responses", "runs", "statistics"}:
+    if name in {
+        "corrpo",
+        "demo",
+        "models",
+        "plots",
+        "probes",
+        "reference",
+        "report",
+        "responses",
+        "runs",
+        "statistics",
+    }:
         return import_module(f"inversion.{name}")
     raise AttributeError(f"module 'inversion' has no attribute {name!r}")
 

@@ -98,7 +98,7 @@ def entropy_strength(
         edgecolors="face",
     )
     # Below the lowest count, so that a cell with one token is still told from paper.
-    cells.set_norm(LogNorm(0.3, max(2.0, float(np.max(cells.get_array())))))
+    cells.set_norm(LogNorm(0.3, max(2.0, float(np.max(np.asarray(cells.get_array()))))))
     ax.plot(points.middle_bits, points.middle_strength, color="white", linewidth=2.4)
     ax.plot(points.middle_bits, points.middle_strength, color=POSITIVE, marker="o", markersize=2.5, linewidth=1)
     ax.set(xlabel="token entropy (bits)", ylabel=f"logit-gradient strength ({norm} norm)", title=title)

@@ -82,7 +82,6 @@ def layer_heat_map(
     ax = axes_or_new(ax)
     limit = limit or cells.limit
     cmap = diverging()
-    cmap.set_bad("#D9D9D9")
     image = ax.imshow(cells.estimate, cmap=cmap, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
     for (row, column), text in np.ndenumerate(cells.marks):
         colour = cmap(image.norm(cells.estimate[row, column]))

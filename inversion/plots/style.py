@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -113,7 +114,7 @@ def diverging() -> "Colormap":
     from matplotlib.colors import LinearSegmentedColormap
 
     colours = ["#00456B", NEGATIVE, "#8FC3E0", NEUTRAL, "#F2B48C", POSITIVE, "#7F3800"]
-    return LinearSegmentedColormap.from_list("inversion", colours)
+    return LinearSegmentedColormap.from_list("inversion", colours).with_extremes(bad="#D9D9D9")
 
 
 def ink_on(colour: Any) -> str:
