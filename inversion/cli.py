@@ -5,6 +5,7 @@ Nothing heavy is imported here. A command imports what it needs when it runs, so
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -204,7 +205,11 @@ class Train:
         disable_progress_bar()
         try:
             folder = train(read_spec(self.config, self.overrides), resume=self.resume)
-        except KeyboardInterrupt:
+        except BrokenPipeError:
+        # The reader, such as head, has seen enough; without this Python complains once more as it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
             print("inversion: interrupted; with --resume it goes on from the last checkpoint.", file=sys.stderr)
             raise SystemExit(130) from None
         print(f"{folder} is complete; see more with: inversion compare {folder}/before {folder}/after")
@@ -306,6 +311,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"inversion: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # The reader, such as head, has seen enough; without this Python complains once more as it closes the stream.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("inversion: interrupted; the same command goes on where it stopped.", file=sys.stderr)
         return 130
