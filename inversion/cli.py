@@ -205,11 +205,7 @@ class Train:
         disable_progress_bar()
         try:
             folder = train(read_spec(self.config, self.overrides), resume=self.resume)
-        except BrokenPipeError:
-        # The reader, such as head, has seen enough; without this Python complains once more as it closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
+        except KeyboardInterrupt:
             print("inversion: interrupted; with --resume it goes on from the last checkpoint.", file=sys.stderr)
             raise SystemExit(130) from None
         print(f"{folder} is complete; see more with: inversion compare {folder}/before {folder}/after")
