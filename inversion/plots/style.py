@@ -47,11 +47,11 @@ WIDTHS = {  # inches: one column, the whole page
 
 # Okabe and Ito's colours in an order whose neighbours also differ in lightness; markers and dashes repeat what colour
 # says, for print in grey.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (4, 1, 1, 1)), "-", (0, (5, 1.5)), (0, (1.5, 1)))
 GREY = "#767676"
-NEGATIVE, NEUTRAL, POSITIVE = COLOURS[0], "#F7F7F7", COLOURS[1]
+NEGATIVE, NEUTRAL, POSITIVE = "#0072B2", "#F7F7F7", "#D55E00"
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def house_style_alone(plot: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(plot)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
-        if len(args) > 1 or kwargs.get("ax") is not None:
+        if (args[1] if len(args) > 1 else kwargs.get("ax")) is not None:
             return plot(*args, **kwargs)
         with style():
             return plot(*args, **kwargs)

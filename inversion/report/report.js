@@ -107,8 +107,11 @@
 
   function format(number) {
     if (!Number.isFinite(number)) return "not measured";
-    return String(Number(number.toPrecision(4))).replace("-", "−");
+    const size = Math.abs(number), far = size > 0 && (size < 1e-3 || size >= 1e6);
+    return (far ? number.toExponential(3) : String(Number(number.toPrecision(4)))).replace(/^-/, "−");
   }
+
+  const signed = (number) => (Number.isFinite(number) ? `${number < 0 ? "−" : "+"}${Math.abs(number).toFixed(2)}` : "–");
 
   // Colours span the middle 96 % of the run's values, so that one outlier does not make all others alike.
   function colourLimits(runs) {
@@ -197,7 +200,7 @@
       const length = run.starts[i + 1] - run.starts[i];
       button.type = "button";
       if (i === chosen) button.setAttribute("aria-current", "true");
-      button.append(make("span", `${response.number} · ${verdict(response)} · ${length} tokens · inversion ${format(-meanOf(run, product, i))}`));
+      button.append(make("span", `${response.number} · ${verdict(response)} · ${length} tokens · inversion ${signed(-meanOf(run, product, i))}`));
       button.append(make("span", response.prompt ?? "", "prompt"));
       button.addEventListener("click", () => { chosen = i; drawList(); drawPanes(); });
       item.append(button);

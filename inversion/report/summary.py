@@ -187,7 +187,8 @@ def figures_html(found: list[Findings]) -> str:
 
 
 def _figure(draw: Any, height: float, columns: int, caption: str) -> str:
-    figure, axes = new_figure(PAGE_INCHES if columns > 1 else PAGE_INCHES * 0.75, height, columns)
+    # Panels of a kind share their vertical axis, so that they can be compared across.
+    figure, axes = new_figure(PAGE_INCHES if columns > 1 else PAGE_INCHES * 0.75, height, columns, sharey=True)
     with style():
         draw(axes)
         buffer = BytesIO()
