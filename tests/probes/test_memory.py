@@ -3,7 +3,7 @@ import sys
 
 import pytest
 import torch
-from tiny import tiny_model, token_ids
+from tiny import tiny_model
 
 import inversion
 from inversion.probes.memory import block_size, chunk_size, estimate_memory
