@@ -112,8 +112,8 @@ def test_heat_map_marks_what_is_clear():
     assert found.marks.tolist() == [["−0.50*", "+0.01"], ["+0.20", "−0.30"], ["–", "+0.40*"]]
     assert found.limit == 0.5
     many = plots.heat_map_cells(layer_table(np.linspace(-1, 1, 60).reshape(20, 3), np.full((20, 3), 0.01)))
-    assert set(many.marks[:, :9].ravel()) == {"−"}
-    assert set(many.marks[:, 10:].ravel()) == {"+"}
+    assert set(many.marks[:, :9].ravel()) == {"▾"}
+    assert set(many.marks[:, 10:].ravel()) == {"▴"}
     with pytest.raises(InputError, match="layer_map"):
         plots.heat_map_cells(RUN)
 

@@ -77,7 +77,7 @@ def trajectory(
             either.
         ax: Where to draw; a new figure by default.
         reference: Reported curves to draw as hollow marks, such as ``inversion.reference.SFT``; say in the
-            caption where they come from.
+            caption where they come from. Steps beyond the measured ones are not shown.
         title: Title of the Axes.
 
     Where there is one trajectory with a change point, the steps its interval holds are shaded.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_NUMBERS = 48
-"""Maps with more cells show signs instead of numbers."""
+"""Maps with more cells show triangles instead of numbers."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class HeatMap:
 
     estimate: (projection, layer), -1..1, NaN where undefined.
     marks: (projection, layer) texts: the estimate, starred where ``q_value`` is below the bound; or, in maps of more
-        than :data:`MOST_NUMBERS` cells, the sign of the estimate where it is and nothing elsewhere.
+        than :data:`MOST_NUMBERS` cells, a triangle where it is, down for negative and up for positive.
     limit: Colours span -limit..limit.
     """
 
@@ -49,7 +49,7 @@ def heat_map_cells(table: xr.Dataset, bound: float = 0.05) -> HeatMap:
     for place, value in np.ndenumerate(estimate):
         clear = np.isfinite(q[place]) and q[place] < bound
         if estimate.size > MOST_NUMBERS:
-            marks[place] = ("−" if value < 0 else "+") if clear else ""
+            marks[place] = ("▾" if value < 0 else "▴") if clear else ""
         else:
             marks[place] = (number(value, 2).replace("-", "−") if np.isfinite(value) else "–") + "*" * bool(clear)
     finite = np.abs(estimate[np.isfinite(estimate)])
@@ -93,7 +93,7 @@ def layer_heat_map(
     ax.set_yticks(range(len(cells.projections)), cells.projections)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    mark = "*" if cells.estimate.size <= MOST_NUMBERS else "±"
+    mark = "*" if cells.estimate.size <= MOST_NUMBERS else "▴▾"
     ax.set(xlabel=f"layer   ({mark}: q < {bound:g})", ylabel="projection", title=title)
     bar = ax.figure.colorbar(image, ax=ax, pad=0.02, aspect=16)
     bar.set_label(f"{table.attrs.get('method', '')} ρ".strip())

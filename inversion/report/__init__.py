@@ -26,7 +26,8 @@ def report_html(
     Args:
         folders: Run folders; the reader shows two of them side by side.
         norm: Norm of the strength in summary and figures; the reader offers all that were measured.
-        most_values: Norms of single layers and projections that the page may hold; beyond, it holds their means only.
+        most_values: Norms of single layers and projections that the page may hold; beyond, it holds
+            the means over either.
         options: As for ``correlate``: method, level, resamples, seed, interval.
 
     Raises:

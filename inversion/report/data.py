@@ -15,6 +15,7 @@ from inversion.runs import load_responses, load_run
 from inversion.statistics._data import (
     has_grid,
     layer_labels,
+    mean_strength,
     projection_labels,
     strength,
     strength_grid,
@@ -25,7 +26,7 @@ from inversion.tokens import texts_of
 
 TAGS = ("<think>", "</think>")
 MOST_VALUES = 24_000_000
-"""Norms of single layers and projections that a page holds, over all its runs; 2 bytes each. Beyond, means only."""
+"""Norms of single layers and projections that a page holds over all its runs, 2 bytes each; beyond, means over either."""
 HALF_MAX = 60_000.0
 
 
@@ -59,7 +60,8 @@ def run_payload(run: Loaded, most_values: int) -> dict[str, Any]:
 
     Arrays are base64 of little-endian numbers: ``u32`` and ``u8`` whole ones, ``f32`` and ``f16`` floating ones, the
     last to be multiplied by their ``scale``. Strengths come per norm: the mean over everything, and ``cells``, a column
-    a layer and projection, unless they are more than ``most_values``.
+    a layer and projection. A norm that would bring these over ``most_values`` has ``layer_means`` and
+    ``projection_means`` instead, a column each.
     """
     tokens, responses = run.tokens, run.responses
     numbers = tokens["response"].values
@@ -70,7 +72,6 @@ def run_payload(run: Loaded, most_values: int) -> dict[str, Any]:
     think, answer = think_masks(tokens, TAGS)
     measured = [name for name in ("entropy_bits", "surprisal_bits", "logit_space") if name in tokens]
     norms = [name for name in strength_norms(tokens) if has_grid(tokens, name)]
-    values = sum(tokens[norm].size for norm in norms)
     return {
         "name": run.name,
         "model": str(tokens.attrs.get("model", "")),
@@ -82,8 +83,18 @@ def run_payload(run: Loaded, most_values: int) -> dict[str, Any]:
         "segment": packed(think + 2 * answer, "u8"),
         "position": packed(tokens["position"].values, "u32"),
         "columns": {name: packed(tokens[name].values, "f32") for name in measured},
-        "norms": {norm: _norm(tokens, norm, cells=values <= most_values) for norm in norms},
+        "norms": _norms(tokens, norms, most_values),
     }
+
+
+def _norms(tokens: xr.Dataset, norms: Sequence[str], most_values: int) -> dict[str, Any]:
+    """The norms in order, each whole as long as there is room."""
+    found = {}
+    for norm in norms:
+        whole = tokens[norm].size <= most_values
+        found[norm] = _norm(tokens, norm, cells=whole)
+        most_values -= tokens[norm].size if whole else 0
+    return found
 
 
 def _norm(tokens: xr.Dataset, norm: str, *, cells: bool) -> dict[str, Any]:
@@ -95,9 +106,13 @@ def _norm(tokens: xr.Dataset, norm: str, *, cells: bool) -> dict[str, Any]:
         "mean": packed(strength(tokens, norm)[0], "f32"),
         "cells": None,
     }
+    arrays = grid.values
     if cells:
-        arrays = grid.values
         found["cells"] = [[packed(arrays[:, i, j], "f16") for j in range(len(projections))] for i in range(len(layers))]
+    else:
+        by_layer, by_projection = np.split(arrays, len(layers), 1), np.split(arrays, len(projections), 2)
+        found["layer_means"] = [packed(mean_strength(part), "f16") for part in by_layer]
+        found["projection_means"] = [packed(mean_strength(part), "f16") for part in by_projection]
     return found
 
 

@@ -62,7 +62,13 @@
     const norm = run.norms[name];
     if (!norm) return missing(run);
     if (layer === "mean" && projection === "mean") return unpack(norm.mean);
-    if (!norm.cells) return missing(run);
+    if (!norm.cells) {
+      if (layer !== "mean" && projection !== "mean") return missing(run);
+      const [columns, i] = projection === "mean"
+        ? [norm.layer_means, norm.layers.indexOf(Number(layer))]
+        : [norm.projection_means, norm.projections.indexOf(projection)];
+      return i < 0 ? missing(run) : unpack(columns[i]);
+    }
     return remember([run.name, name, layer, projection].join("|"), () => {
       const rows = layer === "mean" ? norm.layers.map((_, i) => i) : [norm.layers.indexOf(Number(layer))];
       const columns = projection === "mean" ? norm.projections.map((_, i) => i) : [norm.projections.indexOf(projection)];
@@ -116,7 +122,10 @@
   // Colours span the middle 96 % of the run's values, so that one outlier does not make all others alike.
   function colourLimits(runs) {
     if (value("quantity") === "rank_product") return [-1, 1];
-    const values = runs.flatMap((run) => Array.from(shown(run).filter(Number.isFinite))).sort((a, b) => a - b);
+    const parts = runs.map((run) => shown(run).filter(Number.isFinite));
+    const values = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
+    parts.reduce((start, part) => { values.set(part, start); return start + part.length; }, 0);
+    values.sort();
     if (!values.length) return [0, 1];
     const at = (share) => values[Math.round(share * (values.length - 1))];
     return at(0.02) < at(0.98) ? [at(0.02), at(0.98)] : [values[0], values[values.length - 1]];
@@ -415,9 +424,11 @@
     fill("quantity", known.map((name) => [name, QUANTITIES[name][0]]), before.quantity);
     fill("norm", norms.map((name) => [name, name]), before.norm || data.norm);
     const norm = run.norms[value("norm")] ?? { layers: [], projections: [], cells: null };
-    const single = norm.cells !== null;
-    fill("layer", [["mean", single ? "mean of all" : "mean of all (singles left out: too many)"], ...(single ? norm.layers.map((l) => [String(l), String(l)]) : [])], before.layer);
-    fill("projection", [["mean", "mean of all"], ...(single ? norm.projections.map((p) => [p, p]) : [])], before.projection);
+    fill("layer", [["mean", "mean of all"], ...norm.layers.map((l) => [String(l), String(l)])], before.layer);
+    // A page too small for every pair has the means over either, so that only one of the two menus can be single.
+    const both = norm.cells !== null || value("layer") === "mean";
+    const projections = both ? norm.projections.map((p) => [p, p]) : [];
+    fill("projection", [["mean", both ? "mean of all" : "mean of all (pairs left out)"], ...projections], before.projection);
     byId("correct").querySelector('[value="differs"]').disabled = value("beside") === "";
   }
 

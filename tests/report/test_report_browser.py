@@ -6,7 +6,7 @@ from report_samples import HOSTILE, capture_of, score_of, words_of, write_run
 from scipy import stats
 
 import inversion
-from inversion.report import write_report
+from inversion.report import report_html, write_report
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium, from the dev extra, is not installed")
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
@@ -96,6 +96,22 @@ def test_means_over_one_axis_match(opened):
     ActionChains(opened).move_to_element(tokens(opened)[2]).perform()
     found = float(numbers(opened)["nuclear norm, layer 1, all projections"])
     assert found == pytest.approx(float(capture_of(0).nuclear[2, 1].mean()), rel=1e-3)
+
+
+def test_a_page_without_room_for_pairs_offers_the_means(browser, two_runs, tmp_path):
+    out = tmp_path / "small.html"
+    out.write_text(report_html(two_runs[:1], most_values=10, resamples=50, interval="jackknife"), encoding="utf-8")
+    browser.get(out.as_uri())
+    choose(browser, "layer", "1")
+    assert len(Select(browser.find_element(By.ID, "projection")).options) == 1
+    ActionChains(browser).move_to_element(tokens(browser)[2]).perform()
+    found = float(numbers(browser)["nuclear norm, layer 1, all projections"])
+    assert found == pytest.approx(float(capture_of(0).nuclear[2, 1].mean()), rel=1e-3)
+    choose(browser, "layer", "mean of all")
+    choose(browser, "projection", "o")
+    ActionChains(browser).move_to_element(tokens(browser)[2]).perform()
+    found = float(numbers(browser)["nuclear norm, all layers, projection o"])
+    assert found == pytest.approx(float(capture_of(0).nuclear[2, :, 1].mean()), rel=1e-3)
 
 
 def test_quantity_and_layer_menus_change_the_colours(opened):

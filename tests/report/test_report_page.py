@@ -116,10 +116,15 @@ def test_too_many_numbers_leave_the_means(two_runs):
     (run,) = load(two_runs[:1])
     found = run_payload(run, most_values=10)
     assert found["norms"]["nuclear"]["cells"] is None
-    np.testing.assert_array_equal(
-        unpack(found["norms"]["nuclear"]["mean"]),
-        unpack(run_payload(run, most_values=10**6)["norms"]["nuclear"]["mean"]),
-    )
+    full = run_payload(run, most_values=10**6)
+    np.testing.assert_array_equal(unpack(found["norms"]["nuclear"]["mean"]), unpack(full["norms"]["nuclear"]["mean"]))
+    for dim, name in (("projection", "layer_means"), ("layer", "projection_means")):
+        expected = run.tokens.nuclear.mean(dim).values
+        for i, column in enumerate(found["norms"]["nuclear"][name]):
+            np.testing.assert_allclose(unpack(column), expected[:, i], rtol=2**-11)
+    half = run_payload(run, most_values=run.tokens.nuclear.size)["norms"]
+    assert half["nuclear"]["cells"] is not None
+    assert half["frobenius"]["cells"] is None
 
 
 @pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
