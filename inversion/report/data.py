@@ -26,7 +26,7 @@ from inversion.tokens import texts_of
 
 TAGS = ("<think>", "</think>")
 MOST_VALUES = 24_000_000
-"""Norms of single layers and projections that a page holds over all its runs, 2 bytes each; beyond, means over either."""
+"""Norms of single pairs that a page holds over all its runs, 2 bytes each; beyond, means over layers or projections."""
 HALF_MAX = 60_000.0
 
 

@@ -7,7 +7,7 @@
     surprisal_bits: ["surprisal", "bits"],
     logit_space: ["logit-space strength |e − p|", ""],
     strength: ["strength", "logit per weight"],
-    rank_product: ["rank product of entropy and strength", ""],
+    rank_product: ["rank product", ""],
   };
   const byId = (id) => document.getElementById(id);
   const data = JSON.parse(byId("data").textContent);
