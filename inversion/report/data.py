@@ -121,7 +121,8 @@ def _response(row: pd.Series, number: int) -> dict[str, Any]:
         value = row.get(name)
         return value if isinstance(value, str) else None
 
-    score = float(row["score"]) if row.get("score") is not None else float("nan")
+    value: Any = row.get("score")
+    score = float("nan") if value is None else float(value)
     return {
         "number": number,
         "prompt_id": text("prompt_id"),
