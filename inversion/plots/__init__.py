@@ -14,7 +14,15 @@ from inversion.plots.bars import (
     specification_rows,
 )
 from inversion.plots.density import LOWEST_BITS, EntropyStrength, entropy_strength, entropy_strength_points
-from inversion.plots.lines import Band, training_bands, training_comparison, trajectory, trajectory_bands
+from inversion.plots.lines import (
+    Band,
+    curves,
+    table_bands,
+    training_bands,
+    training_comparison,
+    trajectory,
+    trajectory_bands,
+)
 from inversion.plots.maps import HeatMap, heat_map_cells, layer_heat_map
 from inversion.plots.strip import TokenStrip, token_strip, token_strip_cells
 from inversion.plots.style import COLUMN_INCHES, PAGE_INCHES, STYLE, WIDTHS, new_figure, save_figure, style
@@ -31,6 +39,7 @@ __all__ = [
     "HeatMap",
     "SpecificationRows",
     "TokenStrip",
+    "curves",
     "entropy_strength",
     "entropy_strength_points",
     "fingerprint",
@@ -42,6 +51,7 @@ __all__ = [
     "specification_curve",
     "specification_rows",
     "style",
+    "table_bands",
     "token_strip",
     "token_strip_cells",
     "training_bands",

@@ -61,7 +61,7 @@ def fingerprint_bars(results: Mapping[str, Any] | Sequence[Correlation]) -> list
 
 @house_style_alone
 def fingerprint(
-    results: Mapping[str, Any] | Sequence[Correlation],
+    results: Mapping[str, Any] | Sequence[Correlation] | Sequence[Bar],
     ax: "Axes | None" = None,
     *,
     reference: Mapping[str, float] | None = None,
@@ -70,7 +70,7 @@ def fingerprint(
     """Draw correlations side by side with their intervals.
 
     Args:
-        results: As :func:`fingerprint_bars`.
+        results: As :func:`fingerprint_bars`, or bars that were computed otherwise.
         ax: Where to draw; a new figure by default.
         reference: Reported values to draw as hollow marks to the right, such as ``inversion.reference.FINGERPRINT``.
         title: Title of the Axes.
@@ -78,7 +78,8 @@ def fingerprint(
     Raises:
         InputError: As :func:`fingerprint_bars`.
     """
-    bars = fingerprint_bars(results)
+    given = [] if isinstance(results, Mapping) else [bar for bar in results if isinstance(bar, Bar)]
+    bars = given or fingerprint_bars(results)  # pyright: ignore[reportArgumentType]
     ax = axes_or_new(ax)
     series = list(dict.fromkeys(bar.series for bar in bars))
     for i, name in enumerate(series):
@@ -167,18 +168,20 @@ def specification_rows(curve: SpecificationCurve) -> SpecificationRows:
 
 
 @house_style_alone
-def specification_curve(curve: SpecificationCurve, ax: "Axes | None" = None, *, title: str = "") -> "Axes":
+def specification_curve(
+    curve: SpecificationCurve | SpecificationRows, ax: "Axes | None" = None, *, title: str = ""
+) -> "Axes":
     """Draw every specification's correlation, ascending, above the choices that made it.
 
     Args:
-        curve: What ``statistics.specification_curve`` returned.
+        curve: What ``statistics.specification_curve`` or :func:`specification_rows` returned.
         ax: Where to draw; a new figure by default.
         title: Title of the Axes.
 
     Raises:
         InputError: No specification is defined.
     """
-    rows = specification_rows(curve)
+    rows = curve if isinstance(curve, SpecificationRows) else specification_rows(curve)
     ax = axes_or_new(ax, PAGE_INCHES, 1.8 + 0.16 * len(rows.choices))
     x = np.arange(rows.estimate.size)
     bottom, top = min(0.0, float(np.nanmin(rows.low))), max(0.0, float(np.nanmax(rows.high)))
@@ -201,6 +204,7 @@ def specification_curve(curve: SpecificationCurve, ax: "Axes | None" = None, *, 
     ax.set_xticks([])
     ax.spines["bottom"].set_visible(False)
     ax.set(title=title)
-    ax.set_xlabel(f"{x.size} specifications, sorted by ρ; {curve.level:.0%} intervals")
+    level = f"; {curve.level:.0%} intervals" if isinstance(curve, SpecificationCurve) else ""
+    ax.set_xlabel(f"{x.size} specifications, sorted by ρ{level}")
     ax.legend(loc="upper left", handletextpad=0.2)
     return ax

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from inversion.statistics import Trajectory
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+REPORTED_MARKERS = ("^", "D", "v", "s")
+"""Reported values are hollow and grey in every figure, so that nobody takes them for measured ones."""
 
 
 @dataclass(frozen=True)
@@ -93,21 +96,7 @@ def trajectory(
         text = f"change {results.change_size:+.2f}"
         middle = (results.change_low + results.change_high) / 2
         ax.annotate(text, (middle, 0.98), xycoords=("data", "axes fraction"), ha="center", va="top", fontsize=6.5)
-    _draw(ax, bands)
-    for i, (name, series) in enumerate((reference or {}).items()):
-        drawn = look(len(bands) + i)
-        ax.plot(
-            series.steps,
-            series.correlations,
-            linestyle="none",
-            marker=drawn["marker"],
-            markersize=3.5,
-            markerfacecolor="none",
-            markeredgecolor=drawn["color"],
-            markeredgewidth=0.8,
-            label=f"{name}, as reported",
-        )
-    ax.set(xlabel="training step", ylabel="correlation of strength and entropy (ρ)", title=title)
+    ax = curves(bands, ax, reference=reference, ylabel="correlation of strength and entropy (ρ)", title=title)
     _legend(ax)
     return ax
 
@@ -127,16 +116,7 @@ def training_bands(frame: "pd.DataFrame") -> list[Band]:
         raise InputError(f"the table needs rows with columns {', '.join(columns)}; it lacks {missing or 'rows'}.")
     if frame.duplicated(["step", "method", "seed"]).any():
         raise InputError("a method has two values at the same step and seed; give each of its runs its own seed.")
-    bands = []
-    for method in frame["method"].drop_duplicates():
-        table = frame[frame["method"] == method].pivot(index="seed", columns="step", values="value")
-        members = table.to_numpy(dtype=float)
-        if np.isnan(members).all(axis=0).any():
-            table = table.loc[:, ~np.isnan(members).all(axis=0)]
-            members = table.to_numpy(dtype=float)
-        middle, low, high = np.nanmean(members, 0), np.nanmin(members, 0), np.nanmax(members, 0)
-        bands.append(Band(str(method), table.columns.to_numpy(float), middle, low, high, members, "range"))
-    return bands
+    return table_bands(frame, "method")
 
 
 @house_style_alone
@@ -154,28 +134,114 @@ def training_comparison(
     Raises:
         InputError: As :func:`training_bands`.
     """
-    bands = training_bands(frame)
-    ax = axes_or_new(ax)
-    _draw(ax, bands)
-    ax.set(xlabel="training step", ylabel=ylabel, title=title)
+    ax = curves(training_bands(frame), axes_or_new(ax), ylabel=ylabel, title=title)
     _legend(ax)
     return ax
 
 
-def _draw(ax: "Axes", bands: Sequence[Band]) -> None:
+def table_bands(frame: Any, by: str, value: str = "value") -> list[Band]:
+    """Turn a long table into bands: a curve a value of ``by``, in order of appearance.
+
+    Several seeds give their mean and the range from lowest to highest. A single seed gives its own value, and the
+    interval in the columns ``low`` and ``high`` where the table has them. Steps without any value are left out.
+
+    Args:
+        frame: A DataFrame, one row a measurement, with columns step, seed, ``by`` and ``value``.
+        by: Column that names the curves.
+        value: Column that is drawn.
+
+    Raises:
+        InputError: A curve, seed and step occur twice, or there is no row.
+    """
+    if len(frame) == 0:
+        raise InputError("the table has no rows, so there is no curve to draw.")
+    if frame.duplicated(["step", by, "seed"]).any():
+        raise InputError(f"a {by} has two values at the same step and seed; keep one of them.")
+    bands = []
+    for label in frame[by].drop_duplicates():
+        rows = frame[(frame[by] == label) & frame[value].notna()].sort_values("step")
+        if len(rows) == 0:
+            continue
+        table = rows.pivot(index="seed", columns="step", values=value)
+        members, steps = table.to_numpy(dtype=float), table.columns.to_numpy(float)
+        if len(members) == 1 and {"low", "high"} <= set(rows.columns):
+            low, high = (rows[name].to_numpy(dtype=float) for name in ("low", "high"))
+            bands.append(Band(str(label), steps, members[0], low, high, members, "interval"))
+        else:
+            middle, low, high = np.nanmean(members, 0), np.nanmin(members, 0), np.nanmax(members, 0)
+            bands.append(Band(str(label), steps, middle, low, high, members, "range"))
+    return bands
+
+
+@house_style_alone
+def curves(
+    bands: Sequence[Band],
+    ax: "Axes | None" = None,
+    *,
+    reference: Mapping[str, Series] | None = None,
+    log: bool = False,
+    seeds: bool = True,
+    looks: Sequence[dict[str, Any]] | None = None,
+    xlabel: str = "training step",
+    ylabel: str = "value",
+    title: str = "",
+) -> "Axes":
+    """Draw curves with their bands; the legend is left to the caller.
+
+    Args:
+        bands: What :func:`table_bands`, :func:`trajectory_bands` or :func:`training_bands` computed.
+        ax: Where to draw; a new figure by default.
+        reference: Reported curves to draw as hollow marks. On a linear axis steps beyond the measured ones are cut off.
+        log: Whether the steps go on a logarithmic axis that also has a place for 0.
+        seeds: Whether to draw the single seeds and to name their number in the label.
+        looks: Colour, marker and dashes of each curve; the house's own by default.
+        xlabel: Label of the steps.
+        ylabel: What is drawn, with its unit.
+        title: Title of the Axes.
+    """
+    ax = axes_or_new(ax)
     for i, band in enumerate(bands):
-        drawn = look(i)
+        drawn = looks[i] if looks else look(i)
         label = band.label
-        if band.kind == "range" and len(band.members) > 1:
+        if seeds and band.kind == "range" and len(band.members) > 1:
             label = f"{label} ({len(band.members)} seeds)".strip()
             for member in band.members:
                 ax.plot(band.steps, member, color=drawn["color"], linewidth=0.4, alpha=0.5)
         ax.fill_between(band.steps, band.low, band.high, color=drawn["color"], alpha=0.15, linewidth=0)
-        ax.plot(band.steps, band.middle, **drawn, markersize=3, linewidth=1.1, label=label or "_nolegend_")
+        ax.plot(band.steps, band.middle, **{"markersize": 3, "linewidth": 1.1, **drawn}, label=label or "_nolegend_")
+    for i, (name, series) in enumerate((reference or {}).items()):
+        ax.plot(
+            series.steps,
+            series.correlations,
+            linestyle="none",
+            marker=REPORTED_MARKERS[i % len(REPORTED_MARKERS)],
+            markersize=3.5,
+            markerfacecolor="none",
+            markeredgecolor=GREY,
+            markeredgewidth=0.8,
+            label=f"{name}, as reported",
+        )
     steps = np.unique(np.concatenate([band.steps for band in bands]))
-    if steps.size > 1:
+    if log and (steps > 0).any():
+        shown = np.concatenate([steps, *(series.steps for series in (reference or {}).values())])
+        _log_axis(ax, np.unique(shown))
+    elif steps.size > 1:
         room = 0.03 * (steps[-1] - steps[0])
         ax.set_xlim(steps[0] - room, steps[-1] + room)
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    return ax
+
+
+def _log_axis(ax: "Axes", steps: np.ndarray) -> None:
+    """Put 0 and the logarithms of positive steps on one axis, with ticks at 0 and at 1, 2 or 5 times powers of ten."""
+    first, last = float(steps[steps > 0].min()), float(steps.max())
+    ax.set_xscale("symlog", linthresh=first, linscale=0.4)
+    decades = 10.0 ** np.arange(np.floor(np.log10(first)), np.ceil(np.log10(last)) + 1)
+    factors = (1, 2, 5) if last / first < 100 else (1,)
+    ticks = np.unique([0.0, *(f * d for d in decades for f in factors if first <= f * d <= last)])
+    ax.set_xticks(ticks, [f"{tick:g}" if tick < 1e4 else f"{tick / 1000:g}k" for tick in ticks])
+    ax.set_xticks([], minor=True)
+    ax.set_xlim(-0.2 * first, last * 1.2)
 
 
 def _legend(ax: "Axes") -> None:

@@ -1,5 +1,6 @@
 """Correlation by layer and projection, as a heat map with significance marks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,13 @@ def heat_map_cells(table: xr.Dataset, bound: float = 0.05) -> HeatMap:
 
 @house_style_alone
 def layer_heat_map(
-    table: xr.Dataset, ax: "Axes | None" = None, *, bound: float = 0.05, limit: float | None = None, title: str = ""
+    table: xr.Dataset,
+    ax: "Axes | None" = None,
+    *,
+    bound: float = 0.05,
+    limit: float | None = None,
+    bar: bool = True,
+    title: str = "",
 ) -> "Axes":
     """Draw the correlation of every layer and projection.
 
@@ -73,6 +80,7 @@ def layer_heat_map(
         ax: Where to draw; a new figure by default.
         bound: Cells with a q-value below are marked.
         limit: Colours span -limit..limit, so that several maps can share a scale; by default the largest estimate.
+        bar: Whether to draw the colour bar; maps that share ``limit`` need only one.
         title: Title of the Axes.
 
     Raises:
@@ -95,8 +103,14 @@ def layer_heat_map(
     ax.spines[:].set_visible(False)
     mark = "*" if cells.estimate.size <= MOST_NUMBERS else "▴▾"
     ax.set(xlabel=f"layer   ({mark}: q < {bound:g})", ylabel="projection", title=title)
-    bar = ax.figure.colorbar(image, ax=ax, pad=0.02, aspect=16)
-    bar.set_label(f"{table.attrs.get('method', '')} ρ".strip())
+    if bar:
+        colour_bar([ax], table)
+    return ax
+
+
+def colour_bar(axes: "Sequence[Axes]", table: xr.Dataset) -> None:
+    """Draw the colour bar of the first map beside all of ``axes``."""
+    bar = axes[0].figure.colorbar(axes[0].images[0], ax=axes, pad=0.02, aspect=16)
+    bar.set_label(f"{table.attrs.get('method', '').capitalize()} ρ".strip())
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     bar.ax.tick_params(width=0.6)
-    return ax

@@ -1,0 +1,143 @@
+"""Figures of a training comparison: methods before and after, and their curves."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import stats
+
+from inversion.figures.panels import RHO, Drawn, band_table, legend_of_figure, signed, spread
+from inversion.figures.sources import Sources, Table
+from inversion.plots import PAGE_INCHES, Band, curves, new_figure, style, table_bands
+from inversion.plots.style import GREY, look
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MEASURES = {"accuracy": "share right", "rho_position": "ρ, positions", "rho_token_type": "ρ, token types"}
+MOST_POINTS = 20
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method's values after training: the mean over seeds, its 95 % t interval (NaN with one seed), the seeds.
+
+    before: mean before training, NaN where it was not measured. values: (seeds,).
+    """
+
+    method: str
+    before: float
+    mean: float
+    low: float
+    high: float
+    values: np.ndarray
+
+
+def method_rows(comparison: Table, measure: str) -> list[Row]:
+    """Compute what :func:`draw_methods` draws, methods in order of appearance."""
+    rows = []
+    for method in dict.fromkeys(comparison["method"]):
+        mine = comparison[comparison["method"] == method]
+        values = mine.loc[mine["when"] == "after", measure].dropna().to_numpy(float)
+        before = mine.loc[mine["when"] == "before", measure].dropna().to_numpy(float)
+        if not values.size:
+            continue
+        mean, low, high = float(values.mean()), float("nan"), float("nan")
+        if values.size > 1:
+            half = float(stats.t.ppf(0.975, values.size - 1)) * float(stats.sem(values))
+            low, high = mean - half, mean + half
+        rows.append(Row(str(method), float(before.mean()) if before.size else float("nan"), mean, low, high, values))
+    return rows
+
+
+def draw_methods(rows: list[Row], ax: "Axes", *, xlabel: str) -> "Axes":
+    """Draw a method a line: hollow before training, filled after it with its interval, and the single seeds."""
+    for place, row in enumerate(rows):
+        ax.plot(row.values, np.full(row.values.size, place - 0.22), "|", color=GREY, markersize=4, markeredgewidth=0.8)
+        ax.hlines(place, row.low, row.high, color=look(0)["color"], linewidth=1.2)
+        ax.plot(row.before, place, "o", markerfacecolor="white", color=GREY, markersize=4, zorder=3)
+        ax.plot(row.mean, place, "o", color=look(0)["color"], markersize=4, zorder=4)
+    ax.set_yticks(range(len(rows)), [row.method for row in rows])
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.tick_params(axis="y", length=0)
+    ax.set(xlabel=xlabel)
+    return ax
+
+
+def comparison_figure(sources: Sources) -> Iterator[Drawn]:
+    """Accuracy and correlation of every method, before and after."""
+    table = sources.table("comparison")
+    if table is None:
+        return
+    found = {measure: method_rows(table, measure) for measure in MEASURES}
+    found = {measure: rows for measure, rows in found.items() if rows}
+    if not found:
+        return
+    height = 0.75 + 0.24 * max(map(len, found.values()))
+    figure, axes = new_figure(PAGE_INCHES, height, len(found), sharey=True)
+    with style():
+        for ax, (measure, rows) in zip(axes[0], found.items(), strict=True):
+            draw_methods(rows, ax, xlabel=MEASURES[measure])
+    lines = ["| method | " + " | ".join(MEASURES[m] for m in found) + " |", "|---" * (len(found) + 1) + "|"]
+    for i, row in enumerate(next(iter(found.values()))):
+        cells = [_cell(rows[i], signs=measure != "accuracy") for measure, rows in found.items() if i < len(rows)]
+        lines.append(f"| {row.method} | " + " | ".join(cells) + " |")
+    counts = sorted({row.values.size for rows in found.values() for row in rows})
+    seeds = " to ".join(map(str, counts[:: max(1, len(counts) - 1)]))
+    yield Drawn(
+        "training-comparison",
+        figure,
+        f"**Methods compared.** Filled: after training, mean over seeds ({seeds} a method) with a 95 % t interval; "
+        "strokes: single seeds; hollow: before training. Held-out problems.\n\n" + "\n".join(lines),
+    )
+
+
+def _cell(row: Row, *, signs: bool) -> str:
+    def say(value: float) -> str:
+        return signed(value) if signs else f"{value:.2f}"
+
+    interval = f" [{say(row.low)}, {say(row.high)}]" if np.isfinite(row.low) else ""
+    start = f"{say(row.before)} → " if np.isfinite(row.before) else ""
+    return start + say(row.mean) + interval
+
+
+def block_bands(table: Table, measure: str, most: int = MOST_POINTS) -> list[Band]:
+    """Training curves, a band a method: means over blocks of neighbouring steps, at most ``most`` of them.
+
+    Each block stands at its last step.
+    """
+    rows = table[["method", "seed", "step", measure]].dropna()
+    if not len(rows):
+        return []
+    size = -(-int(rows["step"].max()) // most)
+    block = -(-rows["step"].clip(lower=1) // size) * size
+    means = rows.assign(step=block).groupby(["method", "seed", "step"], sort=False, as_index=False)[measure].mean()
+    return table_bands(means, "method", measure)
+
+
+def training_curves_figure(sources: Sources) -> Iterator[Drawn]:
+    """Accuracy and correlation of every method along training."""
+    table = sources.table("curves")
+    if table is None:
+        return
+    names = {"accuracy": "share right in training", "rho": f"{RHO},\nwithin responses"}
+    found = {measure: block_bands(table, measure) for measure in names}
+    found = {measure: bands for measure, bands in found.items() if bands}
+    if not found:
+        return
+    figure, axes = new_figure(PAGE_INCHES, 2.7, len(found))
+    with style():
+        for ax, (measure, bands) in zip(axes[0], found.items(), strict=True):
+            curves(bands, ax, seeds=False, ylabel=names[measure])
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        legend_of_figure(figure, dict(zip(labels, handles, strict=True)), 4)
+    size = -(-int(table["step"].max()) // MOST_POINTS)
+    every = [band for bands in found.values() for band in bands]
+    tables = "\n\n".join(f"{names[m].replace(chr(10), ' ')}:\n\n{band_table(bands)}" for m, bands in found.items())
+    yield Drawn(
+        "training-curves",
+        figure,
+        f"**Methods along training.** Means over blocks of {size} steps of the sampled responses. "
+        f"{spread(every)}\n\n{tables}",
+    )

@@ -1,0 +1,111 @@
+"""Parts that several figures share: the finished figure, legends above panels, and numbers in captions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inversion.plots import Band, save_figure
+from inversion.reference import SOURCE, Series
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+REPORTED = f"Hollow marks: values from the {SOURCE}, of much larger models; not results of this toolkit."
+RHO = "ρ of strength and entropy"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure, the stem of its files, and its caption in Markdown."""
+
+    name: str
+    figure: "Figure"
+    caption: str
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write NAME.pdf, NAME.png and NAME.md; the same figure gives the same bytes."""
+        save_figure(self.figure, str(folder / self.name))
+        (folder / f"{self.name}.md").write_text(self.caption.rstrip() + "\n", encoding="utf-8")
+        return [folder / f"{self.name}.{kind}" for kind in ("pdf", "png", "md")]
+
+
+LEGEND: dict[str, Any] = {"handlelength": 2.4, "columnspacing": 1.2, "borderaxespad": 0.1}
+
+
+def legend_above(ax: "Axes", columns: int) -> None:
+    """Put the legend of ``ax`` above its panel, where no curve can be."""
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=columns, **LEGEND)
+
+
+def legend_of_figure(figure: "Figure", handles: Mapping[str, Any], columns: int) -> None:
+    """Put one legend above all panels."""
+    figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=columns, **LEGEND)
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A number with its sign, for captions; NaN is said in words."""
+    return f"{value:+.{digits}f}".replace("-", "−") if np.isfinite(value) else "undefined"
+
+
+def spread(bands: Sequence[Band], *, thin: bool = False) -> str:
+    """What the bands are, in a sentence; ``thin`` says that the single seeds are drawn too."""
+    counts = {len(band.members) for band in bands}
+    if counts == {1}:
+        if any(band.kind == "interval" for band in bands):
+            return "One seed; bands: 95 % intervals over responses."
+        return "One seed."
+    seeds = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else f"{max(counts)}"
+    seeds += " seeds, which are drawn thin" if thin else " seeds"
+    single = " (curves with one seed: its 95 % interval over responses)" if 1 in counts else ""
+    partial = any(np.isnan(band.members).any() for band in bands)
+    note = " Some seeds lack some steps, so neighbouring points may rest on different seeds." if partial else ""
+    return f"Lines: mean of {seeds}; bands: lowest to highest seed{single}.{note}"
+
+
+def band_table(bands: Sequence[Band]) -> str:
+    """Every number that the bands draw, as a Markdown table."""
+    steps = np.unique(np.concatenate([band.steps for band in bands]))
+    lines = ["| step | " + " | ".join(band.label for band in bands) + " |", "|---" * (len(bands) + 1) + "|"]
+    for step in steps:
+        cells = []
+        for band in bands:
+            at = np.flatnonzero(band.steps == step)
+            if not at.size:
+                cells.append("")
+                continue
+            i = int(at[0])
+            low, high = float(band.low[i]), float(band.high[i])
+            cells.append(
+                _say(band, band.middle[i]) + (f" [{_say(band, low)}, {_say(band, high)}]" if high > low else "")
+            )
+        lines.append(f"| {step:g} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def course(band: Band) -> str:
+    """First, lowest and last value of a curve, in words."""
+    lowest = int(np.nanargmin(band.middle))
+    middle = (
+        "" if lowest in (0, len(band.middle) - 1) else f", {_say(band, band.middle[lowest])} at {band.steps[lowest]:g}"
+    )
+    return (
+        f"{band.label} {_say(band, band.middle[0])} at step {band.steps[0]:g}{middle}, "
+        f"{_say(band, band.middle[-1])} at {band.steps[-1]:g}"
+    )
+
+
+def _say(band: Band, value: float) -> str:
+    return f"{value:.2f}" if band.label.startswith("share") else signed(value)
+
+
+def within(reference: dict[str, Series], first: float, last: float, shift: float = 0) -> dict[str, Series]:
+    """The reported points between two steps, their steps moved by ``shift`` afterwards."""
+    cut = {}
+    for name, series in reference.items():
+        pairs = [(s, c) for s, c in zip(series.steps, series.correlations, strict=True) if first <= s <= last]
+        cut[name] = Series(tuple(int(s + shift) for s, _ in pairs), tuple(c for _, c in pairs))
+    return cut

@@ -1,0 +1,279 @@
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
+from report_samples import write_run
+
+import inversion
+from inversion import InputError
+from inversion.cli import main
+from inversion.figures import FIGURES, make_figures, read_sources
+from inversion.figures.of_lineage import accuracy_band, control_bands, layer_bands, trajectory_panels, unit_bands
+from inversion.figures.of_runs import last_map, lineage_rows, stage_bars
+from inversion.figures.of_training import block_bands, method_rows
+from inversion.figures.panels import band_table, course, spread
+
+STEPS = {"base": (0, 10, 100), "finetune": (0, 10, 100), "grpo": (0, 5), "corrpo": (0, 5), "base_grpo": (0, 5)}
+CONTROLS = ("none", "partial", "within", "between", "shuffled", "sure")
+
+
+def value(seed, stage, step, salt=""):
+    """A correlation that only its labels decide."""
+    return round(np.random.default_rng([seed, step, *f"{stage}{salt}".encode()]).uniform(-0.8, 0.8), 3)
+
+
+def lineage_table(seeds=3):
+    rows = []
+    for seed in range(seeds):
+        for stage, steps in STEPS.items():
+            for step in steps:
+                for norm in ("nuclear", "frobenius", "logit_space"):
+                    for unit in ("position", "token_type"):
+                        for control in CONTROLS if (norm, unit) == ("nuclear", "position") else ("none",):
+                            v = value(seed, stage, step, norm + unit + control)
+                            labels = (seed, stage, "base/100", step, "own", norm, unit, control)
+                            rows.append((*labels, v, v - 0.1, v + 0.2, 0.5, 900, 48, 0.1 * seed + step / 1000, 1, 20))
+    names = ["seed", "stage", "start", "step", "texts", "norm", "unit", "control", "estimate", "low", "high"]
+    names += ["p_value", "n_tokens", "n_responses", "accuracy", "entropy_bits", "tokens"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def layers_table(seeds=3):
+    rows = [
+        (seed, stage, step, layer, p, value(seed, stage, step, f"{layer}{p}"), -1.0, 1.0, 0.01, 0.01 * (1 + 9 * layer))
+        for seed in range(seeds)
+        for stage, steps in STEPS.items()
+        for step in steps
+        for layer in range(2)
+        for p in "qkvo"
+    ]
+    names = ["seed", "stage", "step", "layer", "projection", "estimate", "low", "high", "p_value", "q_value"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def comparison_tables(seeds=3):
+    found, curves = [], []
+    for m, method in enumerate(("grpo", "corrpo")):
+        for seed in range(seeds):
+            for when in ("before", "after"):
+                v = 0.1 * m + 0.01 * seed**2 + (when == "after") * 0.2
+                found.append((method, seed, when, 0.5 + v, v, -v))
+            curves += [(method, seed, step, step / 100, seed - 0.01 * step) for step in range(1, 41)]
+    names = ["method", "seed", "when", "accuracy", "rho_position", "rho_token_type"]
+    return (
+        pd.DataFrame(found, columns=names),
+        pd.DataFrame(curves, columns=["method", "seed", "step", "accuracy", "rho"]),
+    )
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Folders of every kind: tables, a folder of two runs."""
+    root = tmp_path_factory.mktemp("sources")
+    for name in ("lineage", "compare", "runs"):
+        (root / name).mkdir()
+    lineage_table().to_csv(root / "lineage" / "lineage.csv", index=False)
+    layers_table().to_csv(root / "lineage" / "layers.csv", index=False)
+    comparison, curves = comparison_tables()
+    comparison.to_csv(root / "compare" / "comparison.csv", index=False)
+    curves.to_csv(root / "compare" / "curves.csv", index=False)
+    for i, name in enumerate(("fast", "slow")):
+        write_run(root / "runs" / name, 12, 0.1 * i)
+    return root
+
+
+def test_every_figure_is_made_and_repeats_to_the_byte(folders, tmp_path):
+    chosen = [folders / name for name in ("lineage", "compare", "runs")]
+    lines = []
+    sources = read_sources(chosen, resamples=100)
+    first = make_figures(sources, tmp_path / "a", tell=lines.append)
+    second = make_figures(sources, tmp_path / "b")
+    assert lines == []
+    assert sorted(path.stem for path in first[::3]) == sorted(FIGURES)
+    assert [path.suffix for path in first[:3]] == [".pdf", ".png", ".md"]
+    for a, b in zip(first, second, strict=True):
+        assert a.read_bytes() == b.read_bytes(), a.name
+        if a.suffix == ".pdf":
+            assert b"/Type3" not in a.read_bytes()
+        if a.suffix == ".md":
+            assert "nan" not in a.read_text().lower(), a.name
+    assert "−" in (tmp_path / "a" / "controls.md").read_text()
+
+
+def test_runs_alone_allow_their_own_figures_and_the_command_says_what_the_others_need(folders, tmp_path, capsys):
+    assert main(["figures", str(folders / "runs"), "--out", str(tmp_path / "out"), "--resamples", "100"]) == 0
+    printed = capsys.readouterr().out
+    made = {path.stem for path in (tmp_path / "out").glob("*.pdf")}
+    own = {"entropy-strength", "layer-map", "fingerprint"}
+    assert made == own | {"specification-curve-fast", "specification-curve-slow"}
+    assert "not made: finetune-curve (needs lineage.csv with the stage finetune)" in printed
+    estimate = inversion.correlate(inversion.load_run(folders / "runs" / "slow"), resamples=100).estimate
+    assert f"slow {estimate:+.2f}".replace("-", "−") in (tmp_path / "out" / "entropy-strength.md").read_text()
+
+
+def test_a_lineage_folder_gives_the_last_model_of_each_stage_as_a_run(folders, tmp_path):
+    shutil.copy(folders / "lineage" / "lineage.csv", tmp_path)
+    for stage, step in (("base", 0), ("base", 100), ("finetune", 10)):
+        write_run(tmp_path / "seed-0" / stage / f"step-{step:06d}" / "run", 3)
+    runs = read_sources([tmp_path]).runs
+    assert {name: path.parent.name for name, path in runs.items()} == {
+        "base": "step-000100",
+        "fine-tuned": "step-000010",
+    }
+
+
+def test_runs_of_the_same_name_are_told_apart(folders):
+    runs = read_sources([folders / "runs", folders / "runs" / "fast"]).runs
+    assert list(runs) == ["fast", "slow", "fast (2)"]
+
+
+@pytest.mark.parametrize("kind", ["empty", "nowhere", "columns", "rows", "damaged", "twice", "file"])
+def test_bad_input_exits_with_two_and_one_sentence(kind, folders, tmp_path, capsys):
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    chosen = [source]
+    if kind == "nowhere":
+        chosen = [tmp_path / "nowhere"]
+    elif kind == "columns":
+        lineage_table().drop(columns="unit").to_csv(source / "lineage.csv", index=False)
+    elif kind == "rows":
+        lineage_table().head(0).to_csv(source / "lineage.csv", index=False)
+    elif kind == "damaged":
+        (source / "lineage.csv").write_bytes(b"\xff\xfe\x00")
+    elif kind == "twice":
+        chosen = [folders / "lineage", folders / "lineage"]
+    elif kind == "file":
+        chosen, out = [folders / "lineage"], source / "file"
+        out.write_text("")
+    assert main(["figures", *map(str, chosen), "--out", str(out)]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("inversion: ")
+    assert captured.err.count("\n") == 1
+    assert not out.is_dir()
+
+
+def test_an_unknown_or_impossible_figure_is_refused(folders, tmp_path):
+    with pytest.raises(InputError, match="there is no figure"):
+        make_figures([folders / "runs"], tmp_path, only=["pie"])
+    with pytest.raises(InputError, match="needs comparison.csv"):
+        make_figures([folders / "lineage"], tmp_path, only=["training-comparison"])
+
+
+def test_seed_bands_are_mean_and_range_and_one_seed_has_its_interval():
+    table = lineage_table()
+    position, types = unit_bands(table, "finetune", "nuclear")
+    assert (position.label, types.label) == ("positions", "token types")
+    assert position.steps.tolist() == [0, 10, 100]
+    members = np.array([[value(s, "finetune", t, "nuclearpositionnone") for t in (0, 10, 100)] for s in range(3)])
+    np.testing.assert_allclose(position.middle, members.mean(0))
+    np.testing.assert_allclose(position.low, members.min(0))
+    np.testing.assert_allclose(position.high, members.max(0))
+    (one, _) = unit_bands(table[table.seed == 1], "finetune", "nuclear")
+    assert one.kind == "interval"
+    np.testing.assert_allclose(one.low, members[1] - 0.1)
+    np.testing.assert_allclose(one.high, members[1] + 0.2)
+    assert "mean of 3 seeds" in spread([position])
+    assert "intervals over responses" in spread([one])
+    np.testing.assert_allclose(accuracy_band(table, "finetune", "nuclear").middle, [0.1, 0.11, 0.2])
+
+
+def test_seeds_that_lack_steps_are_owned_up_to():
+    table = lineage_table()
+    position, _ = unit_bands(table[(table.seed == 0) | (table.step < 100)], "finetune", "nuclear")
+    assert position.middle[-1] == value(0, "finetune", 100, "nuclearpositionnone")
+    assert "lack some steps" in spread([position])
+
+
+def test_captions_name_first_lowest_and_last_value_and_every_number():
+    table = lineage_table(1)
+    band = unit_bands(table, "finetune", "nuclear")[0]
+    numbers = [f"{v:+.2f}".replace("-", "−") for v in band.middle]
+    assert course(band).startswith(f"positions {numbers[0]} at step 0")
+    assert course(band).endswith(f"{numbers[2]} at 100")
+    rows = band_table([band]).splitlines()
+    assert rows[0] == "| step | positions |"
+    assert [row.split(" | ")[1].split(" ")[0] for row in rows[2:]] == numbers
+
+
+def test_trajectory_panels_follow_the_stages():
+    panels = trajectory_panels(lineage_table(), "nuclear")
+    assert list(panels) == ["base model", "fine-tuning", "reinforcement learning"]
+    labels = [band.label for band in panels["reinforcement learning"]]
+    assert labels == ["GRPO, positions", "GRPO, token types", "CorR-PO, positions", "CorR-PO, token types"]
+    last = panels["reinforcement learning"][3].members[:, -1]
+    np.testing.assert_allclose(last, [value(s, "corrpo", 5, "nucleartoken_typenone") for s in range(3)])
+
+
+def test_controls_come_with_the_control_at_the_logits():
+    found = control_bands(lineage_table(), "finetune", "nuclear")
+    assert len(found) == len(CONTROLS) + 1
+    logits = found["|e − p|, follows entropy by construction"]
+    expected = np.mean([value(s, "finetune", 100, "logit_spacepositionnone") for s in range(3)])
+    assert logits.middle[-1] == pytest.approx(expected)
+
+
+def test_layer_curves_and_maps_take_their_rows():
+    table = layers_table()
+    bands = layer_bands(table, "finetune", "v")
+    assert [band.label for band in bands] == ["layer 0", "layer 1"]
+    assert bands[1].members[2, 1] == value(2, "finetune", 10, "1v")
+    cells = last_map(table[table.seed > 0], "finetune")
+    assert cells.projection.values.tolist() == list("qkvo")
+    assert float(cells.estimate.sel(layer=1, projection="o")) == value(1, "finetune", 100, "1o")
+    assert cells.q_value.values[:, 0].tolist() == [0.01, 0.1]
+
+
+def test_stage_bars_take_the_last_step_of_each_stage():
+    bars = stage_bars(lineage_table(), "nuclear")
+    assert [bar.group for bar in bars[::2]] == [
+        "random weights",
+        "base",
+        "fine-tuned",
+        "GRPO",
+        "CorR-PO",
+        "GRPO from base",
+    ]
+    values = [value(s, "base", 100, "nuclearpositionnone") for s in range(3)]
+    assert (bars[2].estimate, bars[2].low, bars[2].high) == pytest.approx((np.mean(values), min(values), max(values)))
+    one = stage_bars(lineage_table(1), "nuclear")[2]
+    assert (one.low, one.high) == pytest.approx((values[0] - 0.1, values[0] + 0.2))
+
+
+def test_the_lineage_specification_curve_leaves_out_nulls_and_the_logits():
+    rows = lineage_rows(lineage_table(), "finetune")
+    assert (np.diff(rows.estimate) >= 0).all()
+    assert rows.estimate.size == 3 * (4 + 3)  # four answers and three further pairs of norm and unit, three seeds
+    assert {"seed: 0", "norm: frobenius", "unit: token type", "control: sure"} <= set(rows.choices)
+    assert not any("shuffled" in choice or "logit" in choice for choice in rows.choices)
+    of_seeds = rows.chosen[[choice.startswith("seed") for choice in rows.choices]]
+    assert (of_seeds.sum(0) == 1).all()
+
+
+def test_method_rows_hold_a_t_interval_over_seeds():
+    table = comparison_tables()[0]
+    grpo, corrpo = method_rows(table, "accuracy")
+    after = np.array([0.7, 0.71, 0.74])
+    low, high = stats.ttest_1samp(after, 0).confidence_interval()
+    assert (grpo.mean, grpo.low, grpo.high) == pytest.approx((after.mean(), low, high))
+    assert corrpo.before == pytest.approx(np.mean([0.6, 0.61, 0.64]))
+    assert np.isnan(method_rows(table[table.seed == 0], "accuracy")[0].low)
+
+
+def test_training_curves_are_means_over_blocks_of_steps():
+    bands = block_bands(comparison_tables()[1], "accuracy", most=4)
+    assert bands[0].steps.tolist() == [10, 20, 30, 40]
+    np.testing.assert_allclose(bands[0].middle, [np.mean(np.arange(1, 11) + 10 * k) / 100 for k in range(4)])
+    assert block_bands(comparison_tables()[1].assign(rho=np.nan), "rho") == []
+
+
+def test_every_figure_has_a_script_of_its_own():
+    folder = Path(__file__).parents[2] / "figures"
+    scripts = {path.stem.replace("_", "-"): path.read_text() for path in folder.glob("*.py")}
+    assert set(scripts) == set(FIGURES)
+    assert all(f'script("{name}"' in text for name, text in scripts.items())
