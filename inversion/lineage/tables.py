@@ -1,0 +1,130 @@
+"""The tables of a lineage: ``lineage.csv``, one row a correlation, and ``layers.csv``, one row a layer and projection.
+
+Each checkpoint has its own part of both beside its runs, so that tables grow with the lineage and are put together in
+a moment. Delete ``lineage.csv`` and ``layers.csv`` beneath a folder to have them computed anew.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from inversion.demo.tasks import CONNECTORS, EQUALS, TAKES
+from inversion.lineage.probing import run_folder
+from inversion.runs import load_responses, load_run
+from inversion.statistics import Correlation, correlate, layer_map, partial, within_between, within_response_shuffle
+
+NORMS = ("nuclear", "frobenius", "logit_space")
+UNITS = ("position", "token_type")
+NUMBERS = ("estimate", "low", "high", "p_value", "n_tokens", "n_responses")
+TABLES = ("lineage.csv", "layers.csv")
+DRAWN_CONTROLS = ("none", "partial", "within", "between", "shuffled", "sure", "computed")
+SURE_BITS = 0.5
+FIRST_TOKENS = 14
+"""As many as a direct answer has on average."""
+FREE_WORDS = frozenset((*CONNECTORS, *EQUALS, *TAKES))
+"""Tokens whose choice carries no information, by the design of the demo's chains of thought."""
+
+
+def write_parts(checkpoint: Path, texts: tuple[str, ...], labels: dict[str, Any]) -> None:
+    """Write a checkpoint's part of both tables, unless it is there; ``labels`` are its first columns."""
+    if not (checkpoint / "lineage.csv").is_file():
+        rows = [
+            {**labels, "texts": name, **row} for name in texts for row in correlations(run_folder(checkpoint, name))
+        ]
+        _write(pd.DataFrame(rows), checkpoint / "lineage.csv")
+    if not (checkpoint / "layers.csv").is_file():
+        table = layer_map(load_run(run_folder(checkpoint, "own"))).to_dataframe().reset_index()
+        table = table.loc[:, ["layer", "projection", "estimate", "low", "high", "p_value", "q_value"]]
+        for place, name in enumerate(("seed", "stage", "step")):
+            table.insert(place, name, labels[name])
+        _write(table, checkpoint / "layers.csv")
+
+
+def join_parts(checkpoints: list[Path], out: Path) -> None:
+    """Write ``lineage.csv`` and ``layers.csv`` from the parts of all checkpoints, in their order."""
+    for name in TABLES:
+        parts = [pd.read_csv(path / name) for path in checkpoints]
+        _write(pd.concat(parts, ignore_index=True), out / name)
+
+
+def publish(lineage: Path, folder: Path, decimals: int = 3) -> None:
+    """Write what figures need of both tables of a lineage to ``folder``, rounded, small enough for version control.
+
+    Left out are the controls of other texts than the model's own, and the controls that no figure shows.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pd.read_csv(lineage / "lineage.csv")
+    drawn = table.control.isin(DRAWN_CONTROLS) & ((table.texts == "own") | (table.control == "none"))
+    _write(table.loc[drawn].round(decimals), folder / "lineage.csv")
+    _write(pd.read_csv(lineage / "layers.csv").round(decimals), folder / "layers.csv")
+
+
+def correlations(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one run: each norm and unit, and the controls of the nuclear norm.
+
+    Controls beside ``none``: over positions ``partial`` (position and surprisal held fixed), ``within`` and ``between``
+    responses, ``typical`` (mean over responses), ``shuffled`` (strengths turned inside responses: its mean and range),
+    ``first`` (the first 14 tokens of each response); at both units ``sure`` (tokens under half a bit), ``computed``
+    (without the words that are free to vary) and ``free`` (those words alone).
+    """
+    run = load_run(folder)
+    facts = facts_of(run, load_responses(folder))
+    for norm in NORMS:
+        for unit in UNITS:
+            yield _row(correlate(run, norm, unit=unit), facts)
+    for unit in UNITS:
+        for control, keep in masks(run).items():
+            if unit == "position" or control != "first":
+                yield _kept(run, keep, unit, control, facts)
+    yield _row(partial(run), facts, "partial")
+    parts = within_between(run)
+    for control in ("within", "between", "typical"):
+        yield _row(getattr(parts, control), facts, control)
+    shuffled = within_response_shuffle(run)
+    moved = {"estimate": shuffled.expected, **{name: getattr(shuffled, name) for name in NUMBERS[1:]}}
+    yield {"norm": "nuclear", "unit": "position", "control": "shuffled", **moved, **facts}
+
+
+def facts_of(run: xr.Dataset, responses: pd.DataFrame) -> dict[str, float]:
+    """Return what a run's responses are like: share right (of its own), mean entropy of a token, mean length."""
+    teacher_forced = str(run.attrs["responses"]["source"]).endswith("reference")
+    return {
+        "accuracy": np.nan if teacher_forced else float((responses.score >= 1).mean()),
+        "entropy_bits": float(run.entropy_bits.mean()),
+        "tokens": float(responses.n_tokens.mean()),
+    }
+
+
+def masks(run: xr.Dataset) -> dict[str, np.ndarray]:
+    """Return which of a run's n tokens belong to each control that looks at a part of them, each (n,)."""
+    free = np.isin(run.token_text.values.astype(str), list(FREE_WORDS))
+    place = run.position.values - run.position.groupby(run.response).min().sel(response=run.response).values
+    return {
+        "sure": run.entropy_bits.values < SURE_BITS,
+        "computed": ~free,
+        "free": free,
+        "first": place < FIRST_TOKENS,
+    }
+
+
+def _kept(run: xr.Dataset, keep: np.ndarray, unit: str, control: str, facts: dict[str, float]) -> dict[str, Any]:
+    if not keep.any():
+        empty = dict.fromkeys(NUMBERS[:4], np.nan)
+        labels = {"norm": "nuclear", "unit": unit, "control": control}
+        return {**labels, **empty, "n_tokens": 0, "n_responses": 0, **facts}
+    return _row(correlate(run.isel(token=keep), unit=unit), facts, control)
+
+
+def _row(result: Correlation, facts: dict[str, float], control: str = "none") -> dict[str, Any]:
+    numbers = {name: getattr(result, name) for name in NUMBERS}
+    return {"norm": result.norm, "unit": result.unit, "control": control, **numbers, **facts}
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    part = path.with_name(f".{path.name}.part")
+    table.to_csv(part, index=False)
+    part.replace(path)

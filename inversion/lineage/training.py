@@ -1,0 +1,183 @@
+"""Train the stages of a lineage and keep their checkpoints; killed at any point, a stage goes on where it was.
+
+A model that is scaled up keeps heads of 32 and four layers. Its learning rates are divided by the factor of its width,
+and its initial weights by that factor's root, as width-independent parametrisations have it (Tensor Programs V, arXiv
+2203.03466). Neither has been tuned.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
+
+from inversion.corrpo.spec import TrainSpec
+from inversion.corrpo.training import build_trainer, training_problems
+from inversion.demo.recipe import FAST, SLOW, Training, build_model, build_optimizer, train
+from inversion.demo.tokenizer import build_tokenizer
+from inversion.lineage.settings import HEAD_WIDTH, METHODS, STYLES, Settings, step_folder
+
+DEMO_WIDTH, DEMO_LAYERS = 128, 4
+STATE = "state.pt"
+SAVE_EVERY = 100
+"""Supervised steps after which the state for resuming is written, beside the kept checkpoints."""
+RL_LEARNING_RATE = 2e-4
+
+
+def random_model(settings: Settings, seed: int) -> LlamaForCausalLM:
+    """Return the untrained model: the demo's, widened if the settings say so."""
+    model = build_model(seed, settings.device)
+    if (settings.width, settings.layers) == (DEMO_WIDTH, DEMO_LAYERS):
+        return model
+    heads, factor = settings.width // HEAD_WIDTH, settings.width / DEMO_WIDTH
+    sizes = {
+        "hidden_size": settings.width,
+        "intermediate_size": settings.width * 11 // 4,
+        "num_hidden_layers": settings.layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads // 2,
+        "head_dim": HEAD_WIDTH,
+        "initializer_range": model.config.initializer_range / factor**0.5,
+    }
+    config = LlamaConfig.from_dict({**model.config.to_dict(), **sizes})
+    config._attn_implementation = model.config._attn_implementation
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        wide = LlamaForCausalLM(config)
+    wide.generation_config = model.generation_config
+    return wide.to(torch.device(settings.device))  # pyright: ignore[reportArgumentType]
+
+
+def load(folder: Path, settings: Settings) -> LlamaForCausalLM:
+    """Load a kept model, to be trained further or probed."""
+    # On a CPU and at these lengths plain attention is faster than the fused kernel.
+    attention = "eager" if settings.device == "cpu" else "sdpa"
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention)
+    return model.to(torch.device(settings.device))  # pyright: ignore[reportArgumentType]
+
+
+def train_stage(stage: str, settings: Settings, seed: int, folder: Path, start: Path | None) -> None:
+    """Train a stage from the model in ``start``, none for random weights; keep ``step-*/model`` in ``folder``.
+
+    A stage that is complete is left as it is.
+    """
+    steps = settings.steps(stage)
+    if not (step_folder(folder, steps[-1]) / "model").is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        if stage in METHODS:
+            _reinforce(METHODS[stage], settings, seed, folder, cast(Path, start), steps)
+        else:
+            model = random_model(settings, seed) if start is None else load(start, settings)
+            _supervise(model, _training(stage, settings, seed), folder, steps)
+    # What resuming needed.
+    (folder / STATE).unlink(missing_ok=True)
+    shutil.rmtree(folder / "trainer", ignore_errors=True)
+
+
+def _training(stage: str, settings: Settings, seed: int) -> Training:
+    recipe = FAST if STYLES[stage] == "direct" else SLOW
+    return replace(
+        recipe,
+        steps=settings.steps(stage)[-1],
+        batch_size=settings.batch_size,
+        learning_rate=recipe.learning_rate * DEMO_WIDTH / settings.width,
+        seed=seed,
+        precision=settings.precision,
+    )
+
+
+def _supervise(model: LlamaForCausalLM, training: Training, folder: Path, steps: tuple[int, ...]) -> None:
+    optimizer = build_optimizer(model, training)
+    state, done = folder / STATE, 0
+    if state.is_file():
+        saved = torch.load(state, map_location=model.device, weights_only=True)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        done = saved["step"]
+    else:
+        _keep(model, folder, 0)
+
+    def on_step(step: int, loss: float) -> None:
+        if step in steps:
+            _keep(model, folder, step)
+        if step in steps or step % SAVE_EVERY == 0:
+            content = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            _put(state, lambda path: torch.save(content, path))
+
+    train(model, build_tokenizer(), training, on_step, optimizer, done)
+
+
+def _reinforce(method: str, settings: Settings, seed: int, folder: Path, start: Path, steps: tuple[int, ...]) -> None:
+    """Train with the trainer of ``inversion train``, and leave its log in ``log.json``."""
+    spec = TrainSpec(
+        method=method,
+        model=str(start),
+        out=str(folder),
+        steps=steps[-1],
+        prompts=settings.prompts,
+        generations=settings.generations,
+        max_new_tokens=settings.max_new_tokens,
+        learning_rate=RL_LEARNING_RATE * DEMO_WIDTH / settings.width,
+        seed=seed,
+        save_every=steps[-1],
+        device="cpu" if settings.device == "cpu" else "auto",
+        # Recomputing activations would save memory that models this small do not need.
+        options={"report_to": "none", "save_total_limit": 1, "gradient_checkpointing": False},
+    )
+    problems, _ = training_problems(spec)
+    trainer = build_trainer(spec, problems, folder / "trainer")
+    trainer.add_callback(_KeepAt(folder, steps))
+    if not (step_folder(folder, 0) / "model").is_dir():
+        _put(step_folder(folder, 0) / "model", lambda path: shutil.copytree(start, path))
+    checkpoint = _last_checkpoint(folder / "trainer")
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    log = json.dumps(trainer.state.log_history, indent=1)
+    _put(folder / "log.json", lambda path: path.write_text(log + "\n"))
+    # Last, since it says that the stage is complete.
+    _keep(trainer.model, folder, steps[-1])
+
+
+class _KeepAt(TrainerCallback):
+    """Keep the model, and a checkpoint to resume from, at given steps; the last one is kept after training."""
+
+    def __init__(self, folder: Path, steps: tuple[int, ...]) -> None:
+        self.folder, self.steps = folder, steps
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        if state.global_step in self.steps[:-1]:
+            _keep(model, self.folder, state.global_step)
+            control.should_save = True
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """Return the last whole checkpoint of a trainer: the trainer writes its state after everything else."""
+    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _keep(model: Any, folder: Path, step: int) -> None:
+    """Write a model and its tokenizer in Hugging Face format, whole or not at all."""
+
+    def write(path: Path) -> None:
+        model.save_pretrained(path)
+        build_tokenizer().save_pretrained(path)
+
+    _put(step_folder(folder, step) / "model", write)
+
+
+def _put(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file or folder beside its place and move it there in one step; a folder that is there stays."""
+    part = path.with_name(f".{path.name}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if part.is_dir():
+        shutil.rmtree(part)
+    write(part)
+    if path.is_dir():
+        shutil.rmtree(part)
+    else:
+        os.replace(part, path)
