@@ -66,11 +66,16 @@ def singular_values(matrices: Tensor) -> Tensor:
 
 
 def _eigenvalues(symmetric: Tensor) -> Tensor:
-    """Return the eigenvalues of c symmetric matrices, (c, n). On a CPU torch takes them one by one: use its threads."""
+    """Return the eigenvalues of c symmetric matrices, (c, n).
+
+    On a CPU torch takes them one by one, and a small matrix gains nothing from threads: each thread takes a share of
+    the matrices instead, and works alone, since teams of threads inside threads would only wait for each other.
+    """
     workers = min(torch.get_num_threads(), len(symmetric)) if symmetric.device.type == "cpu" else 1
     if workers == 1:
         return torch.linalg.eigvalsh(symmetric)
-    with ThreadPoolExecutor(workers) as pool:
+    # The setting holds for the calling thread, here each worker.
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         return torch.cat(list(pool.map(torch.linalg.eigvalsh, symmetric.tensor_split(workers))))
 
 
