@@ -41,10 +41,10 @@ def load_model(
     """Return ``source`` as a ``TransformerBridge`` in evaluation mode.
 
     Args:
-        source: A Hugging Face hub id, a local folder, the name of a shipped model (``"fast"``, ``"slow"``), or
-            a loaded Hugging Face causal language model. A loaded model keeps its device and dtype, is left as it
-            is, and shares its parameters with the bridge: later training steps show through. A bridge is
-            returned unchanged.
+        source: A Hugging Face hub id, a local folder, the name of a shipped model (``"fast"``, ``"half"``,
+            ``"slow"``), or a loaded Hugging Face causal language model. A loaded model keeps its device and dtype,
+            is left as it is, and shares its parameters with the bridge: later training steps show through. A
+            bridge is returned unchanged.
         device: ``"auto"`` takes a CUDA device where there is one, else the CPU.
         dtype: One of ``float32``, ``float64``, ``bfloat16``, ``float16``.
         tokenizer: Replaces the tokenizer found beside the weights; a loaded model has none of its own.

@@ -1,8 +1,9 @@
-"""The two shipped models, ``fast`` and ``slow``, and the 64 held-out problems the demo puts to them.
+"""The shipped models, ``fast``, ``half`` and ``slow``, and the 64 held-out problems the demo puts to them.
 
-``fast`` was trained to answer directly; ``slow`` is ``fast`` fine-tuned on chains of thought. Both are
-ordinary Hugging Face folders. Importing this module loads neither torch nor reasoning-gym;
-``inversion.demo.recipe`` trains both models from nothing.
+``fast`` was trained to answer directly; ``slow`` is ``fast`` fine-tuned on chains of thought; ``half`` is ``slow``
+after a quarter of that fine-tuning, right on 60 % of problems: where reinforcement learning starts. All are Hugging
+Face folders. Importing this module loads neither torch nor reasoning-gym; ``inversion.demo.recipe`` trains them
+from nothing.
 """
 
 import json
@@ -10,7 +11,7 @@ from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
 
-MODELS: dict[str, Path] = {"fast": _HERE / "fast", "slow": _HERE / "slow"}
+MODELS: dict[str, Path] = {name: _HERE / name for name in ("fast", "half", "slow")}
 """Shipped model name -> its folder (config.json, model.safetensors, tokenizer files, training.json)."""
 
 PROBLEMS: Path = _HERE / "problems.jsonl"

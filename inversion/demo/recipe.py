@@ -1,8 +1,9 @@
-"""Train the two shipped models from nothing: ``python -m inversion.demo.recipe --out FOLDER``.
+"""Train the shipped models from nothing: ``python -m inversion.demo.recipe --out FOLDER``.
 
-``fast`` learns to answer directly from random weights; ``slow`` starts from ``fast`` and learns chains of
-thought. Every part is a plain function, so that other experiments can train the same lineage with checkpoints
-of their own. Batches depend on (seed, step) alone: training can be picked up at any step.
+``fast`` learns to answer directly from random weights; ``slow`` starts from ``fast`` and learns chains of thought;
+``half`` is ``slow`` on the way, where reinforcement learning has something left to do. Every part is a plain
+function, so that other experiments can train the same lineage with checkpoints of their own. Batches depend on
+(seed, step) alone: training can be picked up at any step.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import os
 import platform
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -69,6 +70,10 @@ SLOW = Training(
     steps=3000,
     mix=("chain_sum", "number_sorting", "spell_backward", "chain_sum", "number_sorting", "chain_sum"),
 )
+
+
+HALF_STEPS = 700
+"""Steps of ``SLOW`` after which ``half`` is kept: right on about 60 % of held-out problems at temperature 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,17 +269,45 @@ def evaluate(
 
 
 def train_and_save(
-    model: LlamaForCausalLM, training: Training, folder: Path, problems: Sequence[Problem]
+    model: LlamaForCausalLM,
+    training: Training,
+    folder: Path,
+    problems: Sequence[Problem],
+    keep: Mapping[int, Path] | None = None,
 ) -> dict[str, Any]:
-    """Train, measure on held-out problems, and write a Hugging Face folder with its ``training.json``."""
-    tokenizer = build_tokenizer()
+    """Train, measure on held-out problems, and write a Hugging Face folder with its ``training.json``.
+
+    ``keep`` maps further steps to folders: the model as it was after that many, with a record of its own.
+    """
+    keep, curve = keep or {}, []
+    every = max(1, training.steps // 100)
     started = time.perf_counter()
-    curve = train(model, tokenizer, training)
-    seconds = time.perf_counter() - started
+
+    def on_step(step: int, loss: float) -> None:
+        if step % every == 0:
+            curve.append((step, round(loss, 4)))
+        if step in keep:
+            facts = {"stopped_after": step, "seconds": time.perf_counter() - started}
+            save(model.eval(), training, keep[step], problems, {**facts, "loss_nats": list(curve)})
+            model.train()
+
+    train(model, build_tokenizer(), training, on_step)
+    return save(model, training, folder, problems, {"seconds": time.perf_counter() - started, "loss_nats": curve})
+
+
+def save(
+    model: LlamaForCausalLM, training: Training, folder: Path, problems: Sequence[Problem], facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Measure a model on held-out problems and write it with its ``training.json``; return what that says.
+
+    ``facts`` join the record; ``seconds`` is among them.
+    """
+    tokenizer = build_tokenizer()
     record = {
         "name": folder.name,
         **asdict(training),
-        "seconds": round(seconds, 1),
+        **facts,
+        "seconds": round(facts["seconds"], 1),
         "device": _device_name(model.device),
         "threads": torch.get_num_threads(),
         "parameters": model.num_parameters(),
@@ -282,7 +315,6 @@ def train_and_save(
         "held_out_problems": len(problems),
         "greedy": evaluate(model, tokenizer, problems, temperature=0),
         "temperature_1": evaluate(model, tokenizer, problems, temperature=1),
-        "loss_nats": curve,
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "transformers", "reasoning-gym")},
@@ -318,19 +350,20 @@ def has_fast_bfloat16(device: str) -> bool:
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m inversion.demo.recipe", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("demo-models"), help="folder for fast/ and slow/")
+    parser.add_argument("--out", type=Path, default=Path("demo-models"), help="folder for fast/, half/ and slow/")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="auto", choices=("auto", "float32", "bfloat16"))
     parser.add_argument("--fast-steps", type=int, default=FAST.steps)
     parser.add_argument("--slow-steps", type=int, default=SLOW.steps)
+    parser.add_argument("--half-steps", type=int, default=HALF_STEPS, help="step of slow's training to keep as half/")
     parser.add_argument("--held-out", type=int, default=500, help="held-out problems a task to measure on")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="CPU threads")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train ``fast``, then ``slow`` from it, and write both beside the held-out problems."""
+    """Train ``fast``, then ``slow`` from it, keep ``half`` on the way, and write all beside the held-out problems."""
     options = parse_arguments(arguments)
     device = options.device
     if device == "auto":
@@ -341,9 +374,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     held_out = [p for task in TASKS for p in distinct_problems(task, "held_out", options.held_out, "measure")]
     model = build_model(options.seed, device)
+    keep = {options.half_steps: options.out / "half"}
     for name, training, steps in (("fast", FAST, options.fast_steps), ("slow", SLOW, options.slow_steps)):
         training = replace(training, steps=steps, seed=options.seed, precision=precision)
-        record = train_and_save(model, training, options.out / name, held_out)
+        record = train_and_save(model, training, options.out / name, held_out, keep if name == "slow" else None)
         for kind in ("greedy", "temperature_1"):
             print(name, kind, record[kind])
     write_problems(options.out / "problems.jsonl")

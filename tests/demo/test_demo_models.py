@@ -58,9 +58,11 @@ def test_accuracy_is_what_training_json_says(shipped):
             assert result["accuracy"] == pytest.approx(claimed, abs=slack), (name, kind, task)
             if name == "slow":
                 assert claimed >= 0.9
+        if name == "half":
+            assert 0.4 < sum(row["accuracy"] for row in record["temperature_1"].values()) / 3 < 0.7
 
 
-def test_fast_answers_and_slow_thinks(shipped):
+def test_fast_answers_and_the_others_think(shipped):
     name, model, tokenizer = shipped
     prompts = [row["prompt"] for row in load_problems()[:9]]
     for text in respond(model, tokenizer, prompts, 1.0, 0):

@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -169,13 +170,26 @@ def test_evaluate_counts_right_answers(monkeypatch):
     }
 
 
-def test_one_command_writes_both_models(tmp_path, capsys):
+def test_one_command_writes_all_models(tmp_path, capsys):
     threads = torch.get_num_threads()
-    options = ["--fast-steps", "2", "--slow-steps", "2", "--held-out", "1", "--device", "cpu", "--seed", "4"]
+    options = [
+        "--fast-steps",
+        "2",
+        "--slow-steps",
+        "2",
+        "--half-steps",
+        "1",
+        "--held-out",
+        "1",
+        "--device",
+        "cpu",
+        "--seed",
+        "4",
+    ]
     recipe.main(["--out", str(tmp_path), "--threads", str(threads), *options])
     capsys.readouterr()
     weights = {}
-    for name, style in (("fast", "direct"), ("slow", "chain")):
+    for name, style in (("fast", "direct"), ("half", "chain"), ("slow", "chain")):
         record = json.loads((tmp_path / name / "training.json").read_text())
         assert (record["name"], record["style"], record["steps"], record["seed"]) == (name, style, 2, 4)
         assert set(record["greedy"]) == set(record["temperature_1"]) == set(record["tasks"])
@@ -183,6 +197,20 @@ def test_one_command_writes_both_models(tmp_path, capsys):
         assert AutoTokenizer.from_pretrained(tmp_path / name).eos_token_id == EOS_ID
     # slow goes on from fast: two steps away, not a new start.
     assert 0 < (weights["slow"] - weights["fast"]).abs().max() < 0.01
+    # half is slow on the way, and keeping it does not change where slow ends.
+    assert json.loads((tmp_path / "half" / "training.json").read_text())["stopped_after"] == 1
+    training = replace(
+        recipe.SLOW,
+        steps=2,
+        seed=4,
+        precision=record["precision"],
+    )
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "fast")
+    again.set_attn_implementation("eager")
+    kept = {}
+    recipe.train(again, TOKENIZER, training, lambda step, loss: kept.update({step: again.lm_head.weight.clone()}))
+    assert torch.equal(kept[1], weights["half"])
+    assert torch.equal(kept[2], weights["slow"])
     rows = [json.loads(line) for line in (tmp_path / "problems.jsonl").read_text().splitlines()]
     assert len(rows) == 64
     assert all(score(row["answer"], f"<answer>{row['answer']}</answer>") == 1.0 for row in rows)
