@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from inversion.corrpo.recording import Recorded
 from inversion.corrpo.rho import METHODS, MIN_POINTS, UNITS, Method, Unit, response_rho
-from inversion.corrpo.signals import Ids, LastLayer, Signal
+from inversion.corrpo.signals import Ids, LastLayer, Readings, Signal
 from inversion.errors import InputError
 
 MIN_TOKENS = 8
@@ -46,6 +47,7 @@ class InversionReward:
         self.method: Method = method
         self.unit: Unit = unit
         self.min_tokens = min_tokens
+        self.recorded: Recorded | None = None
         self._trainer: Any = None
 
     def attach(self, trainer: Any) -> "InversionReward":
@@ -63,8 +65,13 @@ class InversionReward:
         """
         return [
             response_rho(*readings, method=self.method, unit=self.unit, min_tokens=self.min_tokens)
-            for readings in self.signal(model, prompts, responses)
+            for readings in self._read(model, prompts, responses)
         ]
+
+    def _read(self, model: Any, prompts: Sequence[Ids], responses: Sequence[Ids]) -> list[Readings]:
+        if isinstance(self.signal, LastLayer):
+            return self.signal(model, prompts, responses, self.recorded)
+        return self.signal(model, prompts, responses)
 
     def __call__(self, prompts: list, completion_ids: list[list[int]], **context: Any) -> list[float]:
         """Return rho of each completion, 0 where it is undefined: the interface that TRL calls.

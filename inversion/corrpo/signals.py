@@ -6,14 +6,16 @@ response. It leaves the policy's gradients, ``requires_grad``, hooks, training m
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
+from inversion.corrpo.recording import Ids, Recorded, skipped
 from inversion.errors import InputError
 from inversion.models import load_model
 from inversion.probes import probe
@@ -22,7 +24,6 @@ from inversion.probes.entropy import token_uncertainty
 from inversion.probes.probe import check_norms
 from inversion.statistics._data import mean_strength
 
-Ids = Sequence[int]
 PADDED_TOKENS = 16384
 """Most tokens, padding included, that one pass of :class:`LastLayer` carries."""
 WORTH_A_PASS = 512
@@ -56,7 +57,8 @@ class LastLayer:
     and spectral norms all are the length of the input times the length of the gradient. The graph starts at the last
     layer's q, so nothing below is differentiated.
 
-    It uses plain forward hooks on the policy itself, which is neither wrapped nor copied.
+    It uses plain forward hooks on the policy itself, which is neither wrapped nor copied. Where the hidden states that
+    entered the last layer were recorded while the responses were written, the layers below are not run again.
 
     Args:
         projections: ``q``, ``o`` or both.
@@ -71,20 +73,35 @@ class LastLayer:
                 "take the exact signal."
             )
 
-    def __call__(self, model: Any, prompts: Sequence[Ids], responses: Sequence[Ids]) -> list[Readings]:
-        """Measure responses on ``model``, a causal language model with separate q and o projections."""
+    def __call__(
+        self, model: Any, prompts: Sequence[Ids], responses: Sequence[Ids], recorded: Recorded | None = None
+    ) -> list[Readings]:
+        """Measure responses on ``model``, a causal language model with separate q and o projections.
+
+        Args:
+            model: The policy.
+            prompts: Token ids of each prompt.
+            responses: Token ids of each response.
+            recorded: Hidden states by sequence, from :mod:`inversion.corrpo.recording`; used if they hold every one.
+        """
         modules = last_projections(model)
         vocabulary = model.get_output_embeddings().weight.shape[0]
         readings: list[Readings] = [_nothing()] * len(responses)
         with at_rest(model):
             for part in _batches([len(p) for p in prompts], [len(r) for r in responses], vocabulary):
-                found = self._measure(model, modules, [prompts[i] for i in part], [responses[i] for i in part])
+                chosen = [prompts[i] for i in part], [responses[i] for i in part]
+                found = self._measure(model, modules, *chosen, recorded or {})
                 for i, reading in zip(part, found, strict=True):
                     readings[i] = reading
         return readings
 
     def _measure(
-        self, model: Any, modules: dict[str, nn.Module], prompts: Sequence[Ids], responses: Sequence[Ids]
+        self,
+        model: Any,
+        modules: dict[str, nn.Module],
+        prompts: Sequence[Ids],
+        responses: Sequence[Ids],
+        recorded: Recorded,
     ) -> list[Readings]:
         device = next(model.parameters()).device
         tokens, rows, columns = _pad_right(prompts, responses, device)
@@ -106,7 +123,11 @@ class LastLayer:
         try:
             hooks += [modules[name].register_forward_hook(record(name)) for name in ("q", "o")]
             hooks.append(model.get_output_embeddings().register_forward_pre_hook(keep_targets))
-            logits = model(input_ids=tokens, use_cache=False).logits[0]  # (n, V)
+            with ExitStack() as stack:
+                if all((*p, *r) in recorded for p, r in zip(prompts, responses, strict=True)):
+                    hidden = [recorded[(*p, *r)] for p, r in zip(prompts, responses, strict=True)]
+                    stack.enter_context(skipped(decoder_layers(model), pad_sequence(hidden, batch_first=True)))
+                logits = model(input_ids=tokens, use_cache=False).logits[0]  # (n, V)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -190,6 +211,15 @@ def last_projections(model: nn.Module) -> dict[str, nn.Module]:
         f"the last layer of {type(model).__name__} has no attention with separate q and o projections; take the exact "
         "signal with layers -1 instead."
     )
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """Return the list of layers, of whose last one :func:`last_projections` returns projections."""
+    q = last_projections(model)["q"]
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) and any(q is part for part in module[-1].modules()):
+            return module
+    raise InputError(f"{type(model).__name__} keeps its layers in no list; take the exact signal.")
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What ``inversion train`` reads: one small dataclass from YAML, any field of it overridable on the command line."""
 
+import copy
 import dataclasses
 import types
 import typing
@@ -93,7 +94,17 @@ def read_spec(config: str, overrides: Sequence[str] = ()) -> TrainSpec:
     Raises:
         InputError: The file is missing or malformed, or a field is unknown or of the wrong type.
     """
-    values = {} if config == DEMO else _read_yaml(Path(config).expanduser())
+    values = parse_overrides({} if config == DEMO else read_fields(config), overrides)
+    known = [entry.name for entry in dataclasses.fields(TrainSpec)]
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        raise InputError(f"field {unknown[0]!r} is not known; choose among {', '.join(known)}.")
+    return TrainSpec(**values)
+
+
+def parse_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the fields with overrides applied: ``field=value`` or ``field.entry=value``, the value in YAML."""
+    values = copy.deepcopy(values)
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals:
@@ -105,25 +116,23 @@ def read_spec(config: str, overrides: Sequence[str] = ()) -> TrainSpec:
             if not isinstance(target, dict):
                 raise InputError(f"{group} has no entries to set; write {group}=value.")
         target[name] = _parse(text, override)
-    known = [entry.name for entry in dataclasses.fields(TrainSpec)]
-    unknown = [name for name in values if name not in known]
-    if unknown:
-        raise InputError(f"field {unknown[0]!r} is not known; choose among {', '.join(known)}.")
-    return TrainSpec(**values)
+    return values
 
 
-def write_spec(spec: TrainSpec, path: Path) -> None:
-    """Write every field as YAML, to be read by :func:`read_spec`."""
-    path.write_text(yaml.safe_dump(dataclasses.asdict(spec), sort_keys=False), encoding="utf-8")
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_fields(config: str) -> dict[str, Any]:
+    """Read the fields of a YAML file."""
+    path = Path(config).expanduser()
     if not path.is_file():
         raise InputError(f"there is no file {path}; give a YAML file, or demo for the built-in run.")
     values = _parse(path.read_text(encoding="utf-8"), str(path))
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no fields; write lines such as steps: 100.")
     return values
+
+
+def write_spec(spec: TrainSpec, path: Path) -> None:
+    """Write every field as YAML, to be read by :func:`read_spec`."""
+    path.write_text(yaml.safe_dump(dataclasses.asdict(spec), sort_keys=False), encoding="utf-8")
 
 
 def _parse(text: str, where: str) -> Any:

@@ -10,6 +10,8 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from inversion.corrpo.config import CorrPOConfig, build_reward
 from inversion.corrpo.forms import Responses, bonus
+from inversion.corrpo.recording import recording
+from inversion.corrpo.signals import LastLayer, decoder_layers
 from inversion.errors import InputError
 
 
@@ -62,9 +64,21 @@ class CorrPOTrainer(TimedGRPOTrainer):
         self.reward_processing_classes = [*self.reward_processing_classes, None]
         self.reward_weights = torch.cat([self.reward_weights, torch.ones(1)])
 
+    def _generate_single_turn(self, prompt_ids: Any, *args: Any, **options: Any) -> Any:
+        """Generate; the default signal keeps what enters the last layer, and the measurement starts from there."""
+        self.inversion_reward.recorded = None
+        if not isinstance(self.inversion_reward.signal, LastLayer):
+            return super()._generate_single_turn(prompt_ids, *args, **options)
+        policy = self.accelerator.unwrap_model(self.model)
+        with recording(policy, decoder_layers(policy)) as recorder:
+            response_ids, log_probs = super()._generate_single_turn(prompt_ids, *args, **options)
+        self.inversion_reward.recorded = recorder.by_sequence(prompt_ids, response_ids)
+        return response_ids, log_probs
+
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         """Return the rewards of all processes, (n, functions), the last column holding the bonus."""
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self.inversion_reward.recorded = None  # of no use once the policy is updated
         mode, config = self._mode(), cast(CorrPOConfig, self.args)
         lengths = torch.tensor([len(ids) for ids in completion_ids_list], device=rewards.device)
         task, rho = rewards[:, :-1], rewards[:, -1]

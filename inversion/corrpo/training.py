@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from datasets import Dataset
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -33,7 +34,8 @@ def train(spec: TrainSpec, *, resume: bool = False) -> Path:
     """Train, measure before and after, print the table; return the folder of the results.
 
     The folder holds ``train.yaml`` (the specification), ``before`` and ``after`` (runs for ``inversion stats`` and
-    ``inversion compare``), ``model`` (in Hugging Face format) and ``trainer`` (checkpoints and TensorBoard files).
+    ``inversion compare``), ``model`` (in Hugging Face format), ``log.csv`` (what was logged, a row an entry) and
+    ``trainer`` (checkpoints and TensorBoard files).
 
     Args:
         spec: What to do.
@@ -53,9 +55,13 @@ def train(spec: TrainSpec, *, resume: bool = False) -> Path:
         write_spec(spec, out / "train.yaml")
         _measure(spec, spec.model, held_out, out / "before")
     trainer.accelerator.wait_for_everyone()
-    checkpoint = get_last_checkpoint(str(out / "trainer")) if resume and (out / "trainer").is_dir() else None
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model(str(out / "model"))
+    # Resumed once more after its last step, transformers would take another one.
+    if not (resume and (out / "model").is_dir() and (out / "log.csv").is_file()):
+        checkpoint = get_last_checkpoint(str(out / "trainer")) if resume and (out / "trainer").is_dir() else None
+        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.save_model(str(out / "model"))
+        if main:
+            pd.DataFrame(trainer.state.log_history).to_csv(out / "log.csv", index=False)
     if main:
         _measure(spec, str(out / "model"), held_out, out / "after")
         print(before_and_after(out))

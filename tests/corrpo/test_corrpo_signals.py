@@ -8,9 +8,10 @@ from corrpo_samples import policy
 from tiny import tiny_model, token_ids
 
 import inversion
+from inversion.corrpo.recording import recording
 from inversion.corrpo.reward import InversionReward
 from inversion.corrpo.rho import response_rho
-from inversion.corrpo.signals import Exact, LastLayer, last_projections
+from inversion.corrpo.signals import Exact, LastLayer, decoder_layers, last_projections
 from inversion.errors import InputError
 
 PROMPTS = [token_ids(n, seed=n) for n in (5, 3, 9)]
@@ -197,3 +198,39 @@ def test_empty_responses_are_empty_readings():
         empty, full = signal(policy(), PROMPTS[:2], [[], RESPONSES[1]])
         assert len(empty.strength) == 0
         assert len(full.strength) == len(RESPONSES[1])
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "mistral"])
+def test_recorded_while_writing_equals_read_again(family):
+    model = policy(family)
+    longest = max(map(len, PROMPTS))
+    padded = torch.tensor([[0] * (longest - len(p)) + p for p in PROMPTS])
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in PROMPTS])
+    with recording(model, decoder_layers(model)) as recorder, torch.no_grad():
+        torch.manual_seed(0)
+        written = model.generate(
+            padded, attention_mask=mask, do_sample=True, top_k=0, max_new_tokens=15, eos_token_id=None, pad_token_id=0
+        )[:, longest:].tolist()
+    # Responses may end before the others do.
+    written[1] = written[1][:6]
+    recorded = recorder.by_sequence(PROMPTS, written)
+    assert len(recorded) == 3
+    before = state_of(model)
+    for a, b in zip(LastLayer()(model, PROMPTS, written, recorded), LastLayer()(model, PROMPTS, written), strict=True):
+        np.testing.assert_allclose(a.strength, b.strength, rtol=1e-3)
+        np.testing.assert_allclose(a.entropy_bits, b.entropy_bits, rtol=1e-4)
+    assert all(same(value, state_of(model)[name]) for name, value in before.items())
+    assert not any("forward" in layer.__dict__ for layer in decoder_layers(model))
+
+
+def test_nothing_is_recorded_with_dropout_or_where_generation_went_elsewhere():
+    model = policy(attention_dropout=0.1)
+    with recording(model, decoder_layers(model)) as recorder:
+        model(input_ids=torch.tensor([[3, 4]]))
+    assert recorder.by_sequence([[3]], [[4]]) == {}
+    model = policy()
+    with recording(model, decoder_layers(model)) as recorder:
+        model(input_ids=torch.tensor([[3, 4]]))
+    assert recorder.by_sequence([[3, 4], [5]], [[6], [7]]) == {}
+    assert recorder.by_sequence([[3, 4]], [[5, 6]]) == {}
+    assert list(recorder.by_sequence([[3, 4]], [[5]])) == [(3, 4, 5)]

@@ -158,3 +158,10 @@ def test_train_and_resume_from_the_command_line(tmp_path, problems, checkpoint, 
     assert main(["train", "demo", *given, "--resume"]) == 0
     again = weights(out)
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+    # Killed while measuring: nothing is trained again.
+    shutil.rmtree(out / "after")
+    log = (out / "log.csv").read_text()
+    assert main(["train", "demo", *given, "--resume"]) == 0
+    assert (out / "after").is_dir()
+    assert (out / "log.csv").read_text() == log

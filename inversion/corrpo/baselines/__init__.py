@@ -7,6 +7,7 @@ and every method logs rho; in the baselines rho weighs nothing. Settings that TR
 from dataclasses import dataclass, field
 from typing import Any
 
+from inversion.corrpo.baselines.dynamic import DynamicSamplingTrainer
 from inversion.corrpo.baselines.trainers import ClipCovTrainer, KLCovTrainer, SirenTrainer
 from inversion.corrpo.trainer import CorrPOTrainer
 
@@ -45,10 +46,10 @@ METHODS: dict[str, Method] = {
     "grpo": Method(CorrPOTrainer, {"loss_type": "grpo"}, source="arXiv 2402.03300"),
     "dr_grpo": Method(CorrPOTrainer, {"loss_type": "dr_grpo", "scale_rewards": "none"}, source="arXiv 2503.20783"),
     "dapo": Method(
-        CorrPOTrainer,
+        DynamicSamplingTrainer,
         {"loss_type": "dapo", "epsilon_high": 0.28},
         overlong=True,
-        source="arXiv 2503.14476, without dynamic sampling",
+        source="arXiv 2503.14476",
     ),
     "clip_cov": Method(ClipCovTrainer, {"loss_type": "dapo"}, source="arXiv 2505.22617"),
     # The published loss has no ratio clipping: bounds this wide never bind.

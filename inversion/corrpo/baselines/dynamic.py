@@ -1,0 +1,127 @@
+"""DAPO's dynamic sampling: groups that are all right or all wrong make room for groups that say something."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers.trainer_callback import TrainerCallback
+
+from inversion.corrpo.trainer import CorrPOTrainer
+from inversion.errors import InputError
+
+DRAWN_FILE = "dynamic_sampling.json"
+
+
+class _Group(NamedTuple):
+    """A prompt's responses: rows of the data set, what ``_generate`` returned for each, and rewards, (g, functions)."""
+
+    inputs: list[Any]
+    written: list[tuple[Any, ...]]
+    rewards: Tensor
+
+
+class DynamicSamplingTrainer(CorrPOTrainer):
+    """Groups whose responses all earn the same task reward are dropped and refilled (arXiv 2503.14476, eq. 11).
+
+    A rollout draws up to ``tries`` batches, of fresh prompts from the second on, until enough groups vary; what is
+    still missing then is filled with groups that do not, whose advantage is 0. Every response that is drawn counts:
+    training stops once as many were drawn as ``max_steps`` ordinary steps would draw, so it makes fewer steps than
+    other methods from the same samples, and its learning rate has not fallen all the way then. Metrics of the
+    reward are those of the groups that are kept; ``accuracy`` and ``rho`` are those of everything drawn.
+
+    It works on one process, with text only.
+    """
+
+    tries = 3
+    drawn = 0
+    _kept: list[_Group] | None = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.accelerator.num_processes > 1:
+            raise InputError("dynamic sampling works on one process; start one, or choose another method.")
+        self.add_callback(_StopAtBudget(self))
+
+    @property
+    def _size(self) -> int:
+        return cast(int, self.num_generations)
+
+    @property
+    def budget(self) -> float:
+        """Responses that ``max_steps`` ordinary steps draw; without bound where the length is given in epochs."""
+        args = cast(Any, self.args)
+        rollout = args.steps_per_generation * self.num_iterations
+        steps = args.max_steps * args.gradient_accumulation_steps
+        return -(-steps // rollout) * args.generation_batch_size if steps > 0 else np.inf
+
+    def _generate_and_score_completions(self, inputs: list[Any]) -> dict[str, Any]:
+        if self._mode() != "train":
+            return super()._generate_and_score_completions(inputs)
+        wanted, varied, constant = len(inputs) // self._size, [], []
+        for attempt in range(self.tries):
+            for group in self._draw(inputs if attempt == 0 else self._fresh(wanted, attempt)):
+                task = group.rewards[:, 0]
+                (varied if bool((task != task[0]).any()) else constant).append(group)
+            if len(varied) >= wanted or self.drawn >= self.budget:
+                break
+        self._kept = [*varied, *constant][:wanted]
+        try:
+            return super()._generate_and_score_completions([row for group in self._kept for row in group.inputs])
+        finally:
+            self._kept = None
+
+    def _draw(self, inputs: list[Any]) -> list[_Group]:
+        prompts = [row["prompt"] for row in inputs]
+        prompt_ids, response_ids, masks, completions, log_probs, extra, *images = super()._generate(prompts)
+        if masks is not None or log_probs is not None or extra or any(images):
+            raise InputError(
+                "dynamic sampling takes plain text from plain generation; leave out tools, images and vLLM."
+            )
+        rewards = super()._calculate_rewards(inputs, prompts, completions, response_ids)
+        self.drawn += len(inputs)
+        written = list(zip(prompt_ids, response_ids, completions, strict=True))
+        parts = [slice(i, i + self._size) for i in range(0, len(inputs), self._size)]
+        return [_Group(inputs[part], written[part], rewards[part]) for part in parts]
+
+    def _fresh(self, count: int, attempt: int) -> list[Any]:
+        """Draw prompts by seed, step and attempt alone, so that a resumed training draws the same ones."""
+        data = cast(Any, self.train_dataset)
+        generator = np.random.default_rng((self.args.seed, self.state.global_step, attempt))
+        rows = generator.choice(len(data), count, replace=count > len(data))
+        return [data[int(row)] for row in rows for _ in range(self._size)]
+
+    def _generate(self, prompts: list) -> Any:
+        if self._kept is None:
+            return super()._generate(prompts)
+        prompt_ids, response_ids, completions = zip(
+            *(row for group in self._kept for row in group.written), strict=True
+        )
+        return list(prompt_ids), list(response_ids), None, list(completions), None, {}, None, []
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
+        if self._kept is None:
+            return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        return torch.cat([group.rewards for group in self._kept])
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        (folder / DRAWN_FILE).write_text(json.dumps(self.drawn), encoding="utf-8")
+
+    def _load_optimizer_and_scheduler(self, checkpoint: Any) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self.drawn = json.loads((Path(checkpoint) / DRAWN_FILE).read_text(encoding="utf-8"))
+
+
+class _StopAtBudget(TrainerCallback):
+    def __init__(self, trainer: DynamicSamplingTrainer) -> None:
+        self.trainer = trainer
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # Not before the last rollout has had all its updates.
+        if self.trainer.drawn >= self.trainer.budget and state.global_step % self.trainer.num_iterations == 0:
+            control.should_training_stop = control.should_save = True

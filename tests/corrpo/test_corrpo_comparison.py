@@ -1,0 +1,175 @@
+"""Comparisons: estimates against brute force, tables against scipy, and a comparison that is cut off and resumed."""
+
+import itertools
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scipy.stats import ttest_1samp, ttest_rel
+
+from inversion.cli import main
+from inversion.corrpo import comparison
+from inversion.corrpo.comparison import DEMO_FILE, CompareSpec, read_compare_spec
+from inversion.corrpo.sampling import filler_share, pass_at_k, repeated_share
+from inversion.corrpo.tables import comparison_table, paired_differences, seed_interval
+from inversion.errors import InputError
+
+ROWS = [{"prompt": f"Spell this word backward (example: sun -> nus): {w}", "answer": w[::-1]} for w in ("cat", "dog")]
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_pass_at_k_is_the_share_of_draws_with_a_right_one(k):
+    right = np.array([[0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [1, 0, 1, 0, 1], [1, 1, 1, 1, 1]])
+    draws = [[any(row[list(chosen)]) for chosen in itertools.combinations(range(5), k)] for row in right]
+    assert pass_at_k(right, k) == pytest.approx(np.mean(draws))
+
+
+def test_pass_at_k_does_not_overflow_and_refuses_what_it_cannot_estimate():
+    right = np.zeros((1, 10_000), int)
+    right[0, 0] = 1
+    assert pass_at_k(right, 5000) == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="pass@3"):
+        pass_at_k(np.zeros((1, 2)), 3)
+
+
+def test_signs_of_gaming_by_hand():
+    # 1234, 2341, 3412, 4123, 1234: five runs, one seen before.
+    assert repeated_share([1, 2, 3, 4, 1, 2, 3, 4], 4) == pytest.approx(1 / 5)
+    assert repeated_share([1, 2, 3], 4) == 0
+    assert filler_share(["So, then 3 is", "take sofa"]) == pytest.approx(2 / 5)
+    assert filler_share([""]) == 0
+
+
+def table_rows():
+    rows = []
+    generator = np.random.default_rng(0)
+    for method, seeds in (("grpo", 4), ("corrpo", 3), ("siren", 1)):
+        for seed in range(seeds):
+            for when in ("before", "after"):
+                values = {name: generator.random() for name in ("pass_at_1", "pass_at_8", "rho_position")}
+                values |= {name: generator.random() for name in ("rho_token_type", "tokens", "entropy_bits")}
+                values |= {name: generator.random() for name in ("distinct_tokens", "repeated_4grams", "filler_words")}
+                rows.append({"method": method, "seed": seed, "when": when, **values})
+    return pd.DataFrame(rows)
+
+
+def test_seed_intervals_are_those_of_a_t_test():
+    values = np.array([0.1, 0.4, 0.35, 0.8])
+    interval = ttest_1samp(values, 0).confidence_interval(0.95)
+    assert seed_interval(values) == pytest.approx((values.mean(), interval.low, interval.high))
+    assert np.isnan(seed_interval(values[:1])[1:]).all()
+
+
+def test_differences_are_paired_by_seed():
+    rows = table_rows()
+    after = rows[(rows.when == "after") & (rows.seed < 3)]
+    a, b = (after[after.method == m].sort_values("seed").pass_at_1.to_numpy() for m in ("corrpo", "grpo"))
+    interval = ttest_rel(a, b).confidence_interval(0.95)
+    found = seed_interval(paired_differences(rows.sample(frac=1, random_state=1), "pass_at_1", "corrpo"))
+    assert found == pytest.approx(((a - b).mean(), interval.low, interval.high))
+    text = comparison_table(rows, "pass_at_8")
+    assert f"| corrpo | 3 | {100 * found[0]:+.1f}% [{100 * found[1]:+.1f}%, {100 * found[2]:+.1f}%]" in text
+    # One seed has no interval.
+    assert next(line for line in text.splitlines() if line.startswith("| siren")).count("[") == 0
+    assert "minus grpo" not in comparison_table(rows[rows.method == "grpo"], "pass_at_8")
+
+
+def test_the_shipped_comparison_reads_and_goes_seed_by_seed():
+    spec = read_compare_spec("demo", ["methods={grpo: 2, corrpo: 1}", "steps=7"])
+    assert spec.train.steps == 7
+    assert [(run.method, run.seed) for run in spec.runs()] == [("grpo", 0), ("corrpo", 0), ("grpo", 1)]
+    assert read_compare_spec(str(DEMO_FILE)).methods["corrpo"] == 5
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["methods={}"], "methods is empty"),
+        (["methods={ppo: 1}"], "'ppo' is not known"),
+        (["methods.grpo=0"], "at least 1"),
+        (["pass_k=[1, 99]"], "from 1 to samples"),
+        (["method=grpo"], "'method' is not known"),
+    ],
+)
+def test_bad_comparisons_are_one_sentence(overrides, message):
+    with pytest.raises(InputError, match=message) as caught:
+        read_compare_spec("demo", overrides)
+    assert str(caught.value).endswith(".")
+
+
+def test_a_comparison_has_to_be_named(capsys):
+    assert main(["train", "compare"]) == 2
+    assert "name the comparison" in capsys.readouterr().err
+
+
+def write_config(folder, checkpoint):
+    problems = folder / "problems.jsonl"
+    problems.write_text("\n".join(map(json.dumps, ROWS * 4)), encoding="utf-8")
+    config = folder / "compare.yaml"
+    values = {
+        "problems": str(problems),
+        "model": str(checkpoint("llama", max_position_embeddings=128)),
+        "held_out_limit": 2,
+        "prompts": 2,
+        "generations": 4,
+        "max_new_tokens": 12,
+        "steps": 2,
+        "save_every": 2,
+        "device": "cpu",
+        "options": {"num_iterations": 2},
+        "methods": {"grpo": 2, "corrpo": 1},
+        "samples": 3,
+        "pass_k": [1, 2],
+    }
+    config.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    return config
+
+
+def test_a_comparison_cut_off_and_resumed_equals_one_that_was_not(tmp_path, checkpoint, capsys, monkeypatch):
+    config = write_config(tmp_path, checkpoint)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert main(["train", "compare", str(config), f"out={whole}"]) == 0
+    assert "pass@2" in capsys.readouterr().out
+    rows = pd.read_csv(whole / "comparison.csv")
+    assert list(zip(rows.method, rows.seed, rows.when, strict=True)) == [
+        (method, seed, when)
+        for method, seed in (("grpo", 0), ("corrpo", 0), ("grpo", 1))
+        for when in ("before", "after")
+    ]
+    start = rows[(rows.when == "before") & (rows.seed == 0)].drop(columns="method").drop_duplicates()
+    assert len(start) == 1
+    curves = pd.read_csv(whole / "curves.csv")
+    assert set(curves.method) == {"grpo", "corrpo"}
+    assert {"accuracy", "reward", "rho", "entropy_bits", "tokens", "zero_variance_groups"} < set(curves)
+
+    trained = []
+    train = comparison.train
+
+    def train_twice(spec, *, resume):
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        trained.append(spec)
+        return train(spec, resume=resume)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(comparison, "train", train_twice)
+        with pytest.raises(SystemExit):
+            main(["train", "compare", str(config), f"out={cut}"])
+    assert len(pd.read_csv(cut / "comparison.csv")) == 4
+    # A kill after training, before the samples were drawn, is resumed as well.
+    (cut / "corrpo" / "seed-0" / "samples.json").unlink()
+    shutil.rmtree(cut / "corrpo" / "seed-0" / "after")
+    assert main(["train", "compare", str(config), f"out={cut}"]) == 2
+    assert main(["train", "compare", str(config), f"out={cut}", "steps=4", "--resume"]) == 2
+    assert "other settings" in capsys.readouterr().err
+    assert main(["train", "compare", str(config), f"out={cut}", "--resume"]) == 0
+    assert (cut / "comparison.csv").read_text() == (whole / "comparison.csv").read_text()
+    assert (cut / "curves.csv").read_text() == (whole / "curves.csv").read_text()
+    assert (cut / "table.md").read_text() == (whole / "table.md").read_text()
+
+
+def test_the_spec_of_a_comparison_stands_alone():
+    assert CompareSpec(methods={"grpo": 1}).train.method == "corrpo"
