@@ -66,7 +66,7 @@ class Demo:
 class Probe:
     """Measure a model on prompts and write a run; a run that was interrupted goes on."""
 
-    model: str = required("shipped model (fast, slow), model folder or hub id")
+    model: str = required("shipped model (fast, half, slow), model folder or hub id")
     prompts: str = required("JSONL or Parquet file with a prompt column, or a reasoning-gym task")
     out: str = required("folder of the run")
     limit: int | None = option("most problems to use", None, type=int)
@@ -183,15 +183,16 @@ class Compare:
 
 @dataclass(frozen=True)
 class Train:
-    """Fine-tune a model with CorR-PO or a baseline and measure it before and after."""
+    """Fine-tune a model with CorR-PO or a baseline and measure it before and after; or compare several methods."""
 
-    config: str = option("YAML file, or demo for the built-in run on a shipped model")
+    config: str = option("YAML file, or demo for the built-in run; compare, followed by either, for several methods")
     overrides: Sequence[str] = option("field=value for any field of the file", nargs="*", metavar="field=value")
     resume: bool = option("go on from the last checkpoint", False)
 
     def __call__(self) -> None:
         """Run the command."""
         try:
+            from inversion.corrpo.comparison import compare_methods, read_compare_spec
             from inversion.corrpo.spec import read_spec
             from inversion.corrpo.training import train
         except ModuleNotFoundError as error:
@@ -204,11 +205,66 @@ class Train:
 
         disable_progress_bar()
         try:
+            if self.config == "compare":
+                if not self.overrides or "=" in self.overrides[0]:
+                    raise InputError("name the comparison: inversion train compare FILE, or demo for FILE.")
+                spec = read_compare_spec(self.overrides[0], self.overrides[1:])
+                folder = compare_methods(spec, resume=self.resume)
+                print(f"{folder} is complete: comparison.csv, curves.csv, table.md")
+                return
             folder = train(read_spec(self.config, self.overrides), resume=self.resume)
         except KeyboardInterrupt:
             print("inversion: interrupted; with --resume it goes on from the last checkpoint.", file=sys.stderr)
             raise SystemExit(130) from None
         print(f"{folder} is complete; see more with: inversion compare {folder}/before {folder}/after")
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Train base, fine-tuned and reinforced models from nothing and measure rho along the way."""
+
+    out: str = option("folder of the lineage", "runs/lineage")
+    profile: str = option("small: one seed in minutes; full: three seeds", "small", choices=("small", "full"))
+    seeds: int | None = option("train this many seeds instead of the profile's number", None, type=int)
+    scale: float = option("multiplies width and training steps, for a GPU", 1.0, type=float)
+    device: str = option("of training and measuring; auto takes a GPU if there is one", "auto", choices=("auto", "cpu"))
+
+    def __call__(self) -> None:
+        """Run the command."""
+        try:
+            from inversion.lineage import reproduce
+        except ModuleNotFoundError as error:
+            if error.name not in ("trl", "yaml", "datasets"):
+                raise
+            raise InputError(
+                f"training needs {error.name}, which is not installed; install inversion[tasks,train]."
+            ) from error
+        from transformers.utils.logging import disable_progress_bar
+
+        from inversion.lineage.settings import settings_for
+
+        disable_progress_bar()
+        folder = reproduce(settings_for(self.profile, self.seeds, self.scale, self.device), self.out)
+        print(f"{folder} is complete; its tables are lineage.csv and layers.csv.")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Draw every paper figure that the given folders allow, each as PDF and PNG with a caption."""
+
+    folders: Sequence[str] = option("runs, folders of runs, a lineage, a comparison", nargs="+", metavar="RUNS")
+    out: str = required("folder of the figures")
+    norm: str = option("nuclear, frobenius or spectral", "nuclear")
+    resamples: int = option("resamples of the responses, where statistics are made", 2000, type=int)
+    seed: int = option("seed of the resampling", 0, type=int)
+
+    def __call__(self) -> None:
+        """Run the command."""
+        from inversion.figures import make_figures, read_sources
+
+        sources = read_sources(self.folders, self.norm, resamples=self.resamples, seed=self.seed)
+        paths = make_figures(sources, self.out, tell=print)
+        print(f"{len(paths) // 3} figures are in {self.out}: {', '.join(p.stem for p in paths[::3])}")
 
 
 @dataclass(frozen=True)
@@ -260,6 +316,8 @@ COMMANDS: dict[str, type] = {
     "stats": Stats,
     "compare": Compare,
     "train": Train,
+    "reproduce": Reproduce,
+    "figures": Figures,
     "report": Report,
     "bench": Bench,
 }
