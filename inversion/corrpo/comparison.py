@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from inversion.corrpo.checkpoints import put
 from inversion.corrpo.sampling import draw_samples, pass_at_k
 from inversion.corrpo.spec import DEMO, TrainSpec, parse_overrides, read_fields
 from inversion.corrpo.tables import comparison_table
@@ -139,7 +140,7 @@ def _folder(spec: CompareSpec, resume: bool) -> Path:
     if resume and yaml.safe_load(record.read_text(encoding="utf-8")) != yaml.safe_load(text):
         raise InputError(f"{out} holds a comparison with other settings; resume it with those of {record}.")
     out.mkdir(parents=True, exist_ok=True)
-    record.write_text(text, encoding="utf-8")
+    put(record, lambda path: path.write_text(text, encoding="utf-8"))
     return out
 
 
@@ -149,7 +150,8 @@ def _share_before(spec: CompareSpec, run: TrainSpec) -> None:
     for other in spec.runs():
         source = Path(other.out).expanduser()
         if other.seed == run.seed and (source / "samples.json").is_file() and not target.exists():
-            shutil.copytree(source / "before", target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            put(target, lambda path, source=source: shutil.copytree(source / "before", path))
 
 
 def _sample(spec: CompareSpec, run: TrainSpec, held_out: list[Problem]) -> None:
@@ -166,9 +168,7 @@ def _sample(spec: CompareSpec, run: TrainSpec, held_out: list[Problem]) -> None:
         {"method": run.method, "seed": run.seed, "when": when, **values}
         for when, values in (("before", before), ("after", after))
     ]
-    # Written under another name first, so that a kill leaves no half of it.
-    (folder / "samples.tmp").write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    (folder / "samples.tmp").rename(folder / "samples.json")
+    put(folder / "samples.json", lambda path: path.write_text(json.dumps(rows, indent=1), encoding="utf-8"))
 
 
 def _measurements(

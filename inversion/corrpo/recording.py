@@ -32,6 +32,8 @@ class Recorder:
         """
         if not self.parts or any(part.ndim != 3 or len(part) != len(prompts) for part in self.parts):
             return {}
+        if any(part.shape[1] != 1 for part in self.parts[1:]):
+            return {}
         hidden = torch.cat(self.parts, 1)  # (b, prompt and all but the last written token, width)
         start = self.parts[0].shape[1]
         if start < max(map(len, prompts)) or hidden.shape[1] < start + max(map(len, responses)) - 1:
@@ -44,7 +46,7 @@ class Recorder:
 
 
 @contextmanager
-def recording(model: nn.Module, layers: Sequence[nn.Module]) -> Iterator[Recorder]:
+def recording(model: nn.Module, layers: nn.ModuleList) -> Iterator[Recorder]:
     """Record what enters the last of ``layers`` inside; with dropout, which measuring leaves out, record nothing."""
     recorder = Recorder()
 
@@ -63,7 +65,7 @@ def recording(model: nn.Module, layers: Sequence[nn.Module]) -> Iterator[Recorde
 
 
 @contextmanager
-def skipped(layers: Sequence[nn.Module], hidden: Tensor) -> Iterator[None]:
+def skipped(layers: nn.ModuleList, hidden: Tensor) -> Iterator[None]:
     """Let the last of ``layers`` read ``hidden``, (b, t, width), inside, and the others not run at all."""
     own = [layer.__dict__.get("forward") for layer in layers[:-1]]
 

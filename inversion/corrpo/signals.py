@@ -123,6 +123,8 @@ class LastLayer:
         try:
             hooks += [modules[name].register_forward_hook(record(name)) for name in ("q", "o")]
             hooks.append(model.get_output_embeddings().register_forward_pre_hook(keep_targets))
+            # PEFT lets the embeddings require gradients where activations are checkpointed: no graph is needed there.
+            hooks.append(model.get_input_embeddings().register_forward_hook(lambda *args: args[-1].detach()))
             with ExitStack() as stack:
                 if all((*p, *r) in recorded for p, r in zip(prompts, responses, strict=True)):
                     hidden = [recorded[(*p, *r)] for p, r in zip(prompts, responses, strict=True)]

@@ -47,7 +47,7 @@ class TrainSpec:
     """
 
     method: str = "corrpo"
-    model: str = "slow"
+    model: str = "half"
     problems: str = DEMO
     limit: int = 512
     task_options: dict[str, Any] = field(default_factory=dict)

@@ -6,6 +6,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
+from transformers.trainer_callback import TrainerCallback
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from inversion.corrpo.config import CorrPOConfig, build_reward
@@ -51,6 +52,8 @@ class CorrPOTrainer(TimedGRPOTrainer):
         InputError: There is no task reward, or the policy's last layer does not suit the signal.
     """
 
+    _sampler: Any = None
+
     def __init__(self, model: Any, reward_funcs: Any = None, args: CorrPOConfig | None = None, **options: Any) -> None:
         if not reward_funcs:
             raise InputError("CorR-PO needs a task reward beside rho; pass reward_funcs.")
@@ -63,6 +66,16 @@ class CorrPOTrainer(TimedGRPOTrainer):
         self.reward_func_names = [*self.reward_func_names, self.inversion_reward.__name__]
         self.reward_processing_classes = [*self.reward_processing_classes, None]
         self.reward_weights = torch.cat([self.reward_weights, torch.ones(1)])
+        self.add_callback(_LaterEpochs(self))
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        self._sampler = super()._get_train_sampler(dataset)
+        return self._sampler
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # The state written next says that a checkpoint is whole: by then every process has to have written its part.
+        self.accelerator.wait_for_everyone()
 
     def _generate_single_turn(self, prompt_ids: Any, *args: Any, **options: Any) -> Any:
         """Generate; the default signal keeps what enters the last layer, and the measurement starts from there."""
@@ -98,6 +111,18 @@ class CorrPOTrainer(TimedGRPOTrainer):
             rho = _shuffle_within_groups(rho, responses.group_size, (config.seed, self.state.global_step))
         rewards[:, -1] = bonus(rho, responses, config.inversion_weight, config.inversion_form)
         return rewards
+
+
+class _LaterEpochs(TrainerCallback):
+    """Give a resumed training the order of prompts of its own epoch: TRL's sampler would begin with the first one's."""
+
+    def __init__(self, trainer: CorrPOTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        generator = getattr(self.trainer._sampler, "generator", None)
+        for _epoch in range(int(state.epoch or 0) if generator is not None else 0):
+            torch.randperm(self.trainer._sampler.num_samples, generator=generator)
 
 
 def _shuffle_within_groups(rho: Tensor, group_size: int, seed: tuple[int, int]) -> Tensor:

@@ -10,10 +10,10 @@ import pandas as pd
 import torch
 from datasets import Dataset
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import get_last_checkpoint
 from trl.rewards.other_rewards import get_soft_overlong_punishment
 
 from inversion.corrpo.baselines import METHODS
+from inversion.corrpo.checkpoints import last_checkpoint, put, train_on
 from inversion.corrpo.config import CorrPOConfig
 from inversion.corrpo.spec import DEMO, TrainSpec, read_spec, write_spec
 from inversion.corrpo.trainer import CorrPOTrainer
@@ -35,11 +35,11 @@ def train(spec: TrainSpec, *, resume: bool = False) -> Path:
 
     The folder holds ``train.yaml`` (the specification), ``before`` and ``after`` (runs for ``inversion stats`` and
     ``inversion compare``), ``model`` (in Hugging Face format), ``log.csv`` (what was logged, a row an entry) and
-    ``trainer`` (checkpoints and TensorBoard files).
+    ``trainer`` (checkpoints and TensorBoard files). Each is written whole or not at all.
 
     Args:
         spec: What to do.
-        resume: Go on from the last checkpoint in ``spec.out``; the result equals that of an uninterrupted run.
+        resume: Go on from the last whole checkpoint in ``spec.out``; the result equals that of an uninterrupted run.
 
     Raises:
         InputError: Something cannot be used; nothing has been trained then.
@@ -52,16 +52,15 @@ def train(spec: TrainSpec, *, resume: bool = False) -> Path:
     main = trainer.accelerator.is_main_process
     if main:
         out.mkdir(parents=True, exist_ok=True)
-        write_spec(spec, out / "train.yaml")
+        put(out / "train.yaml", lambda path: write_spec(spec, path))
         _measure(spec, spec.model, held_out, out / "before")
     trainer.accelerator.wait_for_everyone()
-    # Resumed once more after its last step, transformers would take another one.
-    if not (resume and (out / "model").is_dir() and (out / "log.csv").is_file()):
-        checkpoint = get_last_checkpoint(str(out / "trainer")) if resume and (out / "trainer").is_dir() else None
-        trainer.train(resume_from_checkpoint=checkpoint)
-        trainer.save_model(str(out / "model"))
+    if not (resume and (out / "model").is_dir()):
+        train_on(trainer)
+        log = pd.DataFrame(trainer.state.log_history)
         if main:
-            pd.DataFrame(trainer.state.log_history).to_csv(out / "log.csv", index=False)
+            put(out / "log.csv", lambda path: log.to_csv(path, index=False))
+        _save(trainer, out / "model")
     if main:
         _measure(spec, str(out / "model"), held_out, out / "after")
         print(before_and_after(out))
@@ -176,7 +175,9 @@ def _results_folder(spec: TrainSpec, resume: bool) -> Path:
     """Return the folder of the results; what is there already must be this very run, to be resumed."""
     out = Path(spec.out).expanduser()
     record = out / "train.yaml"
-    if not resume and record.exists():
+    # A model or checkpoints without a record would be taken for this training's own.
+    used = record.exists() or (out / "model").exists() or last_checkpoint(out / "trainer") is not None
+    if not resume and used:
         raise InputError(f"{out} holds a training already; resume it with --resume or choose another out.")
     if resume and not record.exists():
         raise InputError(f"{out} holds no training to resume; leave --resume out.")
@@ -213,11 +214,16 @@ def _config(spec: TrainSpec, folder: Path) -> CorrPOConfig:
     if unknown:
         raise InputError(f"option {unknown[0]!r} is neither TRL's nor CorR-PO's; see the fields of CorrPOConfig.")
     try:
-        return CorrPOConfig(**values)
+        config: Any = CorrPOConfig(**values)
     except InputError:
         raise
     except (ValueError, TypeError) as error:
         raise InputError(f"TRL refuses these settings: {str(error).rstrip('.')}; correct them.") from error
+    # A rollout's responses are in no checkpoint, so one between its updates could not be resumed exactly.
+    updates = config.steps_per_generation * config.num_iterations / config.gradient_accumulation_steps
+    if config.save_steps % updates:
+        raise InputError(f"save_every is {config.save_steps}; give a multiple of a rollout's {updates:g} updates.")
+    return config
 
 
 def _scored(spec: TrainSpec, problems: list[Problem]) -> list[Problem]:
@@ -246,6 +252,16 @@ def _reward(problems: list[Problem]) -> Callable:
         return [problems[i].scorer(text) for i, text in zip(problem, completions, strict=True)]  # pyright: ignore
 
     return correct
+
+
+def _save(trainer: CorrPOTrainer, folder: Path) -> None:
+    """Write the model; all processes take part, since each may hold a shard of it."""
+    part = folder.with_name(".model.part")
+    trainer.save_model(str(part))
+    trainer.accelerator.wait_for_everyone()
+    if trainer.accelerator.is_main_process:
+        part.rename(folder)
+    trainer.accelerator.wait_for_everyone()
 
 
 def _measure(spec: TrainSpec, model: str, problems: list[Problem], folder: Path) -> None:

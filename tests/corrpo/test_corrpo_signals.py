@@ -234,3 +234,11 @@ def test_nothing_is_recorded_with_dropout_or_where_generation_went_elsewhere():
     assert recorder.by_sequence([[3, 4], [5]], [[6], [7]]) == {}
     assert recorder.by_sequence([[3, 4]], [[5, 6]]) == {}
     assert list(recorder.by_sequence([[3, 4]], [[5]])) == [(3, 4, 5)]
+
+
+def test_nothing_is_recorded_where_every_step_reads_everything():
+    model = policy()
+    with recording(model, decoder_layers(model)) as recorder, torch.no_grad():
+        model.generate(torch.tensor([[3, 4]]), max_new_tokens=4, do_sample=False, eos_token_id=None, use_cache=False)
+    assert len(recorder.parts) == 4
+    assert recorder.by_sequence([[3, 4]], [[5, 6, 7, 8]]) == {}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from corrpo_samples import TOKENIZER, data, even_tokens, make, policy, settings
+from datasets import Dataset
 from transformers import TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
@@ -71,6 +72,15 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, trained):
     assert not (tmp_path / "checkpoint-2").is_dir()
     again = make(CorrPOTrainer, CorrPOConfig, tmp_path, **options)
     assert distance(trained, weights_after(again, resume_from_checkpoint=True)) == 0
+
+
+def test_resumed_in_a_later_epoch_equals_uninterrupted(tmp_path):
+    # Eight prompts, two a step: the second epoch begins after step 4.
+    options = {"max_steps": 7, "save_strategy": "steps", "save_steps": 1}
+    whole = weights_after(make(CorrPOTrainer, CorrPOConfig, tmp_path, **options))
+    for step in (4, 5):
+        again = make(CorrPOTrainer, CorrPOConfig, tmp_path, **options)
+        assert distance(whole, weights_after(again, resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))) == 0
 
 
 def share_even(completion_ids, **_):
@@ -259,8 +269,22 @@ def test_adapters_are_trained_and_rho_is_that_of_the_merged_weights(tmp_path):
         assert row[1] == pytest.approx(-0.3 * inversion.correlate(run, resamples=10).estimate, abs=1e-2)
 
 
-def test_rho_in_training_skips_the_lower_layers_and_is_the_same(tmp_path, monkeypatch):
-    trainer = make(CorrPOTrainer, CorrPOConfig, tmp_path, max_steps=1, inversion_form="additive")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_iterations": 2, "max_steps": 2},
+        {"gradient_checkpointing": True},
+        {"steps_per_generation": 2, "per_device_train_batch_size": 4, "max_steps": 2},
+    ],
+)
+def test_rho_in_training_skips_the_lower_layers_and_is_the_same(tmp_path, monkeypatch, options):
+    # Prompts of different lengths, hence padding on the left, and responses that end early: four tokens end one.
+    rows = Dataset.from_list([{"prompt": f"{10**i} + {i} ="} for i in range(8)])
+    options = {"max_steps": 1, "inversion_form": "additive", "max_completion_length": 40, **options}
+    trainer = make(CorrPOTrainer, CorrPOConfig, tmp_path, rows=rows, **options)
+    trainer.eos_token_ids = trainer.generation_config.eos_token_id = [1, 5, 9, 13]
+    lengths = []
     reward, layer, ran, rhos = trainer.inversion_reward, trainer.model.model.layers[0], [], []
     measure = reward.measure
 
@@ -270,6 +294,7 @@ def test_rho_in_training_skips_the_lower_layers_and_is_the_same(tmp_path, monkey
         found = measure(model, prompts, responses)
         assert not ran
         reward.recorded = None
+        lengths.append([set(map(len, texts)) for texts in (prompts, responses)])
         rhos.append((found, measure(model, prompts, responses)))
         assert ran
         hook.remove()
@@ -277,8 +302,10 @@ def test_rho_in_training_skips_the_lower_layers_and_is_the_same(tmp_path, monkey
 
     monkeypatch.setattr(reward, "measure", watched)
     trainer.train()
-    ((recorded, plain),) = rhos
-    assert sum(value is not None for value in plain) > 4
+    ((recorded, plain),), ((prompts, responses),) = rhos, lengths
+    assert len(prompts) > 1
+    assert min(responses) < max(responses)
+    assert sum(value is not None for value in plain) > 3
     for a, b in zip(recorded, plain, strict=True):
         assert a == (None if b is None else pytest.approx(b, abs=0.01))
     assert reward.recorded is None

@@ -1,16 +1,23 @@
 """``inversion train``: specification, tasks, the whole road through the command line, and resuming."""
 
 import json
-import shutil
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from inversion.cli import main
+from inversion.corrpo.checkpoints import last_checkpoint, remove_torn
 from inversion.corrpo.spec import TrainSpec, read_spec, write_spec
 from inversion.corrpo.training import math_scorer, training_problems
 from inversion.errors import InputError
+from inversion.runs import load_responses
 
 ROWS = [{"prompt": f"Spell this word backward (example: sun -> nus): {w}", "answer": w[::-1]} for w in ("cat", "dog")]
 
@@ -70,6 +77,7 @@ def test_bad_overrides_are_one_sentence(overrides, message):
         (["options.inversion_form=best"], "reward form 'best' is not known"),
         (["options.num_generations=7"], "TRL refuses"),
         (["model=absent/folder/"], "no model folder"),
+        (["save_every=3", "options.num_iterations=2"], "multiple of a rollout's 2 updates"),
     ],
 )
 def test_bad_settings_exit_with_2_and_leave_no_training(tmp_path, problems, capsys, overrides, message):
@@ -152,16 +160,57 @@ def test_train_and_resume_from_the_command_line(tmp_path, problems, checkpoint, 
     assert main(["train", "demo", *given, f"out={tmp_path / 'new'}", "--resume"]) == 2
     assert "no training to resume" in capsys.readouterr().err
 
-    # What a kill after step 3 leaves behind: the checkpoint of step 2.
-    for left in ("model", "after", "trainer/checkpoint-4"):
-        shutil.rmtree(out / left)
-    assert main(["train", "demo", *given, "--resume"]) == 0
-    again = weights(out)
-    assert all(torch.equal(whole[name], again[name]) for name in whole)
 
-    # Killed while measuring: nothing is trained again.
-    shutil.rmtree(out / "after")
-    log = (out / "log.csv").read_text()
-    assert main(["train", "demo", *given, "--resume"]) == 0
-    assert (out / "after").is_dir()
-    assert (out / "log.csv").read_text() == log
+KILLS = ("before", "state", "model", "after")
+
+
+def test_killed_anywhere_and_resumed_equals_uninterrupted(tmp_path, checkpoint, capfd):
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text("\n".join(map(json.dumps, ROWS * 14)), encoding="utf-8")
+    # Two shards of held-out problems, so that a kill can come between them.
+    given = ["train", "demo", *arguments(problems, tmp_path / "whole", checkpoint), "held_out_limit=20"]
+    assert main(given) == 0
+    cut = tmp_path / "cut"
+    given.append(f"out={cut}")
+    here = Path(__file__).parent
+    roots = os.pathsep.join(map(str, (here, here.parent, here.parents[1])))
+    for number, point in enumerate(KILLS):
+        resume = ["--resume"] if number else []
+        killed = subprocess.run(
+            [sys.executable, str(here / "corrpo_killed.py"), point, *given, *resume],
+            env={**os.environ, "PYTHONPATH": roots, "HF_HUB_OFFLINE": "1"},
+            timeout=240,
+        )
+        assert killed.returncode == -signal.SIGKILL, point
+        left = {path.name for path in cut.iterdir()}
+        assert ("model" in left) == (point == "after")
+    assert (cut / "trainer" / "checkpoint-4").is_dir()
+    before = (cut / "model" / "model.safetensors").stat().st_mtime_ns
+    assert main([*given, "--resume"]) == 0
+    assert (cut / "model" / "model.safetensors").stat().st_mtime_ns == before
+    whole, again = weights(tmp_path / "whole"), weights(cut)
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    for name in ("before", "after"):
+        pd.testing.assert_frame_equal(load_responses(cut / name), load_responses(tmp_path / "whole" / name))
+    logs = [pd.read_csv(folder / "log.csv").dropna(subset="reward") for folder in (tmp_path / "whole", cut)]
+    for name in ("step", "reward", "rho", "loss"):
+        assert logs[0][name].tolist() == logs[1][name].tolist()
+    assert not [path for path in cut.rglob(".*.part")]
+
+
+def test_what_is_left_of_a_checkpoint_is_not_resumed_from(tmp_path):
+    for step, state in ((9, "{}"), (10, '{"epoch": 1.0}'), (20, '{"epoch": 1.'), (30, None), (5, "{}")):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if state is not None:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(state)
+    (tmp_path / "checkpoint-best").mkdir()
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    remove_torn(tmp_path)
+    assert sorted(path.name.partition("-")[2] for path in tmp_path.iterdir()) == ["10", "5", "9", "best"]
+    assert last_checkpoint(tmp_path / "absent") is None
+
+
+def test_anothers_model_is_not_taken_for_ones_own(tmp_path, problems, checkpoint, capsys):
+    (tmp_path / "out" / "model").mkdir(parents=True)
+    assert main(["train", "demo", *arguments(problems, tmp_path / "out", checkpoint)]) == 2
+    assert "choose another out" in capsys.readouterr().err

@@ -107,9 +107,11 @@ class DynamicSamplingTrainer(CorrPOTrainer):
         return torch.cat([group.rewards for group in self._kept])
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
+        # Before the rest: the trainer's own state comes last and says that a checkpoint is whole.
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / DRAWN_FILE).write_text(json.dumps(self.drawn), encoding="utf-8")
+        super()._save_checkpoint(model, trial)
 
     def _load_optimizer_and_scheduler(self, checkpoint: Any) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)

@@ -151,10 +151,12 @@ class SirenTrainer(_BatchAtHand):
         return loss + self.coefficient * siren_penalty(peak, self.anchor) / self._accumulation()
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
+            # Before the rest: the trainer's own state comes last and says that a checkpoint is whole.
+            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+            folder.mkdir(parents=True, exist_ok=True)
             (folder / ANCHOR_FILE).write_text(json.dumps(self.anchor), encoding="utf-8")
+        super()._save_checkpoint(model, trial)
 
     def _load_optimizer_and_scheduler(self, checkpoint: Any) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
