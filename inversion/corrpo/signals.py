@@ -84,6 +84,8 @@ class LastLayer:
             responses: Token ids of each response.
             recorded: Hidden states by sequence, from :mod:`inversion.corrpo.recording`; used if they hold every one.
         """
+        if hasattr(model, "get_base_model"):
+            model = _without_wrapper(model)
         modules = last_projections(model)
         vocabulary = model.get_output_embeddings().weight.shape[0]
         readings: list[Readings] = [_nothing()] * len(responses)
@@ -243,6 +245,8 @@ _BRIDGES: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 def _bridge_of(model: Any) -> Any:
     """Return the bridge that shares the policy's parameters, built on first use."""
+    if hasattr(model, "get_base_model"):
+        model = _without_wrapper(model)
     if model not in _BRIDGES:
         # TRL and accelerate patch the instance's forward with closures over the policy. A copy would inherit them, run
         # the policy instead of itself, and no hook of the bridge would fire.
@@ -254,6 +258,15 @@ def _bridge_of(model: Any) -> Any:
             if patched is not None:
                 model.__dict__["forward"] = patched
     return _BRIDGES[model]
+
+
+def _without_wrapper(model: Any) -> Any:
+    """Return the model inside PEFT's wrapper; adapters sit in its layers, so it computes what the whole does."""
+    if model.active_peft_config.is_prompt_learning:
+        raise InputError(
+            "rho cannot be read behind learnt prompts, which shift the tokens; train adapters instead."
+        )
+    return model.get_base_model()
 
 
 def _batches(prompts: Sequence[int], responses: Sequence[int], vocabulary: int) -> Iterator[list[int]]:

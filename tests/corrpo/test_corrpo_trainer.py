@@ -241,34 +241,6 @@ def test_two_processes_get_the_rewards_of_one(tmp_path):
     torch.testing.assert_close(found[0], expected)
 
 
-def test_adapters_are_trained_and_rho_is_that_of_the_merged_weights(tmp_path):
-    peft = pytest.importorskip("peft")
-    # Adapters that start at 0, peft's default, would leave the merged weights those of the base model.
-    lora = peft.LoraConfig(
-        r=2, target_modules=["q_proj", "o_proj", "up_proj"], task_type="CAUSAL_LM", init_lora_weights=False
-    )
-    trainer = CorrPOTrainer(
-        policy(),
-        reward_funcs=[even_tokens],
-        args=corrpo_args(tmp_path, inversion_form="additive", inversion_weight=0.3),
-        train_dataset=data(),
-        processing_class=TOKENIZER,
-        peft_config=lora,
-    )
-    start = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
-    after = weights_after(trainer)
-    moved = {name for name in after if not torch.equal(start[name], after[name])}
-    assert moved
-    assert all("lora" in name for name in moved)
-    inputs, prompts, texts, ids = fixed_batch(trainer)
-    rewards = trainer._calculate_rewards(inputs, prompts, texts, ids)
-    trainer.model.merge_and_unload().save_pretrained(tmp_path / "merged")
-    bridge = inversion.load_model(str(tmp_path / "merged"), tokenizer=TOKENIZER)
-    for prompt, response, row in zip(prompts, ids, rewards.tolist(), strict=True):
-        run = inversion.probe(bridge, prompt, response, layers=(-1,), projections=("q", "o"))
-        assert row[1] == pytest.approx(-0.3 * inversion.correlate(run, resamples=10).estimate, abs=1e-2)
-
-
 @pytest.mark.parametrize(
     "options",
     [
