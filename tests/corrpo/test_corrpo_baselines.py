@@ -1,6 +1,7 @@
 """Every baseline's loss against numbers worked out by hand, and its trainer against GRPO."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -110,6 +111,89 @@ def batch(old_shift=0.0):
         logits = policy()(input_ids=torch.cat([prompt, completion], 1)).logits[:, 2:-1].detach()
         inputs["old_per_token_logps"] = logits.log_softmax(-1).gather(-1, completion[..., None])[..., 0] + old_shift
     return inputs
+
+
+# A batch to work through by hand: two responses, of three tokens and of one, with advantages 1 and -1.
+RATIOS = torch.tensor([[1.5, 1.1, 0.5], [0.6, 1, 1]])
+ENTROPIES = torch.tensor([[0.1, 0.2, 0.3], [2.0, 9, 9]])
+# Means over the four tokens: log-probability -6, advantage 0.5; so covariances -0.5, 2.5, -1.5 and 1.5.
+HAND_LOG_PROBS = torch.tensor([[-7.0, -1, -9], [-7, -9, -9]])
+CLIPPED = [-1.2, -1.1, -0.5, 0.8]  # -min(ratio * A, ratio clipped to 0.8..1.2 * A)
+BY_HAND = {
+    "corrpo": sum(CLIPPED) / 4,
+    "grpo": (sum(CLIPPED[:3]) / 3 + CLIPPED[3]) / 2,
+    "dr_grpo": sum(CLIPPED) / (2 * 12),  # responses are at most 12 tokens long
+    "dapo": (-1.28 - 1.1 - 0.5 + 0.8) / 4,
+    "clip_cov": sum(CLIPPED) / 4,
+    "kl_cov": (-1.5 - 1.1 - 0.5 + 0.6) / 4 + abs(math.log(1.1)) / 4,  # the second token has the largest covariance
+    "high_entropy": CLIPPED[3] / 4,  # one token of four lies above the 0.8 quantile
+    "entropy_bonus": sum(CLIPPED) / 4 - 0.001 * (0.1 + 0.2 + 0.3 + 2.0) / 4,
+}
+
+
+def hand_batch(log_probs):
+    return {
+        "prompt_ids": torch.ones(2, 1, dtype=torch.long),
+        "prompt_mask": torch.ones(2, 1, dtype=torch.long),
+        "completion_ids": torch.zeros(2, 3, dtype=torch.long),
+        "completion_mask": MASK.long(),
+        "advantages": ADVANTAGES[:, 0],
+        "num_items_in_batch": torch.tensor(4),
+        "old_per_token_logps": log_probs.detach() - RATIOS.log(),
+    }
+
+
+def hand_trainer(name, folder):
+    method = METHODS[name]
+    trainer = make(method.trainer, CorrPOConfig, folder, **method.options())
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.model.train()
+    return trainer
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_every_loss_by_hand(tmp_path, name, monkeypatch):
+    log_probs = HAND_LOG_PROBS.clone().requires_grad_()
+    given = log_probs, ENTROPIES, None
+    monkeypatch.setattr(GRPOTrainer, "_get_per_token_logps_and_entropies", lambda *_, **__: given)
+    trainer = hand_trainer(name, tmp_path)
+    loss = trainer._compute_loss(trainer.model, hand_batch(log_probs))
+    assert loss.item() == pytest.approx(BY_HAND[name], abs=1e-6)
+    if name in ("corrpo", "clip_cov"):
+        loss.backward()
+        # -ratio * A / 4, 0 where clipping holds; Clip-Cov drops the second token, whose covariance is 2.5.
+        expected = [[0, -1.1 / 4 if name == "corrpo" else 0, -0.5 / 4], [0, 0, 0]]
+        torch.testing.assert_close(log_probs.grad, torch.tensor(expected))
+
+
+def test_siren_loss_by_hand(tmp_path):
+    flat, sharp = [0.25] * 4, [0.9, 0.05, 0.03, 0.02]
+    # One row more than there are tokens: the last one writes nothing.
+    logits = torch.tensor([[flat, sharp, sharp, flat], [flat, sharp, sharp, flat]]).log().requires_grad_()
+    trainer = hand_trainer("siren", tmp_path)
+    # Nucleus entropies log 3, 0, 0 and log 3; the peaks are the two of log 3.
+    trainer.anchor = math.log(3) - 2
+    own = torch.tensor([[0.25, 0.9, 0.9]] * 2).log()
+    loss = trainer._compute_loss(lambda **_: SimpleNamespace(logits=logits), hand_batch(own))
+    assert loss.item() == pytest.approx(sum(CLIPPED) / (2 * 12) + 0.005 * 2**2, abs=1e-6)
+
+
+def test_every_method_is_worked_through_by_hand():
+    assert {*BY_HAND, "siren", "corrpo_flipped", "corrpo_shuffled"} == set(METHODS)
+
+
+@pytest.mark.parametrize("name", ["grpo", "dr_grpo", "siren"])
+def test_advantages_by_hand(tmp_path, name):
+    def right_once(completion_ids, **_):
+        return [1.0, 0, 0, 0] * (len(completion_ids) // 4)
+
+    method = METHODS[name]
+    trainer = make(method.trainer, CorrPOConfig, tmp_path, reward=right_once, **method.options())
+    trainer.model.train()
+    advantages = trainer._generate_and_score_completions([{"prompt": "1 + 2 ="}] * 4)["advantages"]
+    centred = torch.tensor([0.75, -0.25, -0.25, -0.25])
+    # Of 1, 0, 0, 0 the standard deviation is 1/2.
+    torch.testing.assert_close(advantages, centred / (0.5 + 1e-4) if name == "grpo" else centred)
 
 
 def test_clip_cov_drops_gradients_and_nothing_else(tmp_path):
