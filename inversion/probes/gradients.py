@@ -19,6 +19,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Literal, NamedTuple
 
 import torch
@@ -134,6 +135,9 @@ class TokenGradients:
         self.plan = plan or plan_for(model, tokens)
         self.tokens = self._up_to(tokens, positions)
         self.lowest, self.last = self.sites[0].layer, len(model.blocks) - 1
+        # Forward passes hang hooks on the model: one at a time. Backward passes only touch what was recorded.
+        self._running = Lock()
+        self._whole: Recording | None = None
         self._top = self._read_cut() if self.plan.cut else self._read_whole()
 
     def top_deltas(self) -> Iterator[Delta]:
@@ -188,6 +192,7 @@ class TokenGradients:
         logits = logits[self.positions]
         total = scalars(logits, self.targets, self.quantity).sum()
         self._keep(recording, logits)
+        self._whole = recording
         (leaving,) = torch.autograd.grad(total, [recording.boundaries[self.last + 1].above])
         if not self.plan.rows:
             return TopRows(leaving=leaving[0, self.positions])
@@ -202,16 +207,18 @@ class TokenGradients:
         below = self.lowest < self.last
         if below:
             wanted.append(entering)
-        rows = torch.autograd.grad(recording.boundaries[self.last + 1].below, wanted, leaving, retain_graph=below)
+        # The graph is kept for the longest block of targets, which sees the whole sequence.
+        rows = torch.autograd.grad(recording.boundaries[self.last + 1].below, wanted, leaving, retain_graph=True)
         o_row, mixed_row, q_row = (row[0, self.positions] for row in rows[:3])
         past = None
         if below:
-            (through_q,) = torch.autograd.grad(q.below, [entering], rows[2])
+            (through_q,) = torch.autograd.grad(q.below, [entering], rows[2], retain_graph=True)
             past = (rows[3] + through_q)[0, self.positions]
         return TopRows(mixed=mixed_row, entering=past, rank_one={"q": q_row, "o": o_row})
 
     def _walk_whole(self, prefix: Tensor, sites: Sequence[Site]) -> Walk:
-        recording, logits = run_whole(self.model, prefix, sites)
+        with self._running:
+            recording, logits = run_whole(self.model, prefix, sites)
 
         def walk(part: slice, keep: bool) -> Iterator[Delta]:
             rows = self.positions[part]
@@ -226,8 +233,7 @@ class TokenGradients:
     def _walk_cut(self, prefix: Tensor, sites: Sequence[Site]) -> Walk:
         """Record a prefix and return the function that carries a chunk of targets down through its blocks."""
         keys = [Site(self.last, name) for name in "kv"] if self.plan.rows else []
-        recording, _ = run_cut(self.model, prefix, sorted({*sites, *keys}), cut_attention=self.plan.rows, head=False)
-        length = prefix.shape[1]
+        recording, length = self._record_cut(prefix, sorted({*sites, *keys})), prefix.shape[1]
 
         def walk(part: slice, keep: bool) -> Iterator[Delta]:
             rows, top = self.positions[part], self.last
@@ -261,6 +267,14 @@ class TokenGradients:
                     yield Delta(site, delta[:, 0])
 
         return walk
+
+    def _record_cut(self, prefix: Tensor, sites: Sequence[Site]) -> Recording:
+        """Run a prefix, unless it is the whole sequence, which was run already; that recording serves once."""
+        with self._running:
+            if self._whole is not None and prefix.shape == self.tokens.shape:
+                recording, self._whole = self._whole, None
+                return recording
+            return run_cut(self.model, prefix, sites, cut_attention=self.plan.rows, head=False)[0]
 
     def _pull(
         self, outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor], keep: bool

@@ -11,8 +11,8 @@ import psutil
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-CACHE_ELEMENTS = 2**20
-"""On a CPU a chunk's widest tensor should stay in cache, (about 4 MB of float32): beyond, memory traffic dominates."""
+CACHE_ELEMENTS = 3 * 2**19
+"""On a CPU a chunk's widest tensor should stay in cache, (about 6 MB of float32): beyond, memory traffic dominates."""
 FEWEST_ROWS = 256
 """Yet a matrix product wants this many rows to be worth reading the weights for."""
 SHARE_OF_FREE = 0.25
@@ -46,16 +46,29 @@ def estimate_memory(model: TransformerBridge, length: int) -> Memory:
 def block_size(count: int, device: torch.device) -> int:
     """Return how many of ``count`` targets share a prefix.
 
-    A block of B costs one more forward pass and B / 2 positions too many for each of its targets; the sum is least at
-    the square root of the length. A GPU prefers fewer, larger blocks.
+    A block of B costs one more forward pass and B / 2 positions too many for each of its targets. In a forward pass of
+    few rows a position costs about twice as much, so the sum is least at the root of twice the length. A GPU prefers
+    fewer, larger blocks.
     """
-    return max(4, math.isqrt(count)) * (1 if device.type == "cpu" else 4)
+    return max(4, math.isqrt(2 * count)) * (1 if device.type == "cpu" else 4)
 
 
-def chunk_size(model: TransformerBridge, length: int, block: int) -> int:
-    """Return how many targets of a block to carry in one backward pass over ``length`` positions."""
+def worker_count(blocks: int, device: torch.device) -> int:
+    """Return how many blocks to work on at the same time.
+
+    Two halves of the cores, each with its own block, wait less than all of them on one small operation after another.
+    More workers would each hold a graph of their own.
+    """
+    return min(2, torch.get_num_threads(), blocks) if device.type == "cpu" else 1
+
+
+def chunk_size(model: TransformerBridge, length: int, block: int, workers: int = 1) -> int:
+    """Return how many targets of a block to carry in one backward pass over ``length`` positions.
+
+    ``workers`` do so at the same time.
+    """
     device = next(model.original_model.parameters()).device
-    fitting = int(SHARE_OF_FREE * free_bytes(device) / estimate_memory(model, length).per_target)
+    fitting = int(SHARE_OF_FREE * free_bytes(device) / workers / estimate_memory(model, length).per_target)
     if device.type == "cpu":
         d_model, d_ff, heads = _widths(model)
         busy = max(CACHE_ELEMENTS // max(d_model, d_ff, heads * length), FEWEST_ROWS) // length

@@ -5,7 +5,6 @@ its leading columns belong to the leading rows of A: one decomposition serves ev
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -62,21 +61,7 @@ def singular_values(matrices: Tensor) -> Tensor:
         return torch.linalg.svdvals(matrices).flip(-1)
     wide = matrices.double()
     gram = wide @ wide.mT if wide.shape[1] <= wide.shape[2] else wide.mT @ wide
-    return _eigenvalues(gram).clamp_min(0).sqrt()
-
-
-def _eigenvalues(symmetric: Tensor) -> Tensor:
-    """Return the eigenvalues of c symmetric matrices, (c, n).
-
-    On a CPU torch takes them one by one, and a small matrix gains nothing from threads: each thread takes a share of
-    the matrices instead, and works alone, since teams of threads inside threads would only wait for each other.
-    """
-    workers = min(torch.get_num_threads(), len(symmetric)) if symmetric.device.type == "cpu" else 1
-    if workers == 1:
-        return torch.linalg.eigvalsh(symmetric)
-    # The setting holds for the calling thread, here each worker.
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        return torch.cat(list(pool.map(torch.linalg.eigvalsh, symmetric.tensor_split(workers))))
+    return torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
 
 
 def rank_one_norms(inputs: Tensor, delta: Tensor, names: Sequence[str]) -> dict[str, Tensor]:

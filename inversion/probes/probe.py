@@ -2,7 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any
 
@@ -18,7 +19,7 @@ from inversion.models import context_length, describe_model, load_model
 from inversion.probes.capture import PROJECTIONS, Site, frozen, select_layers, select_projections
 from inversion.probes.entropy import layer_entropy_bits, token_uncertainty
 from inversion.probes.gradients import QUANTITIES, Delta, Quantity, TokenGradients
-from inversion.probes.memory import block_size, chunk_size, is_out_of_memory
+from inversion.probes.memory import block_size, chunk_size, is_out_of_memory, worker_count
 from inversion.probes.norms import NORMS, factored_norms, l1_norm, rank_one_norms, triangular_factor
 
 Text = str | Sequence[int]
@@ -184,30 +185,41 @@ def _measure_norms(
     device = gradients.logits.device
     wide = torch.float64 if gradients.logits.dtype == torch.float64 else torch.float32
     measured = {name: torch.full((count, len(columns)), math.nan, dtype=wide, device=device) for name in norms}
-    factors = Factors(gradients.inputs)
 
     def keep(part: slice, delta: Delta, values: dict[str, Tensor]) -> None:
         for name, column in values.items():
             measured[name][part, columns[delta.site]] = column.to(wide)
 
+    dense = set(sites)
     for delta in gradients.top_deltas():
         own = gradients.inputs[delta.site][gradients.positions]
         keep(slice(None), delta, rank_one_norms(own, delta.values, norms))
+        dense.remove(delta.site)
+    if not dense:
+        return measured
+    factors = _triangular_factors(gradients.inputs, sorted(dense))
     block = block or block_size(count, device)
-    for start in range(0, count, block):
-        targets = slice(start, min(start + block, count))
-        for part, delta in _in_memory(gradients, targets, chunk):
+    # The longest first: the recording of the whole sequence serves it, and the short ones even out the workers' loads.
+    blocks = [slice(start, min(start + block, count)) for start in range(0, count, block)][::-1]
+    workers = worker_count(len(blocks), device)
+
+    def work(targets: slice) -> None:
+        for part, delta in _in_memory(gradients, targets, chunk, workers):
             values = factored_norms(factors[delta.site], delta.values, norms)
             if "l1" in norms:
                 values["l1"] = l1_norm(gradients.inputs[delta.site][: delta.values.shape[1]], delta.values)
             keep(part, delta, values)
+
+    _side_by_side(work, blocks, workers)
     return measured
 
 
-def _in_memory(gradients: TokenGradients, targets: slice, chunk: int | None) -> Iterator[tuple[slice, Delta]]:
+def _in_memory(
+    gradients: TokenGradients, targets: slice, chunk: int | None, workers: int
+) -> Iterator[tuple[slice, Delta]]:
     """Yield a block's deltas; where memory runs out, halve the chunk, start the block again and say so."""
     length = int(gradients.positions[targets][-1]) + 1
-    chunk = chunk or chunk_size(gradients.model, length, targets.stop - targets.start)
+    chunk = chunk or chunk_size(gradients.model, length, targets.stop - targets.start, workers)
     while True:
         try:
             yield from gradients.block_deltas(targets, chunk)
@@ -224,23 +236,39 @@ def _in_memory(gradients: TokenGradients, targets: slice, chunk: int | None) -> 
         warnings.warn(f"memory ran out; going on with {chunk} tokens at a time", stacklevel=4)
 
 
-class Factors(dict[Site, Tensor]):
-    """Triangular factors of projection inputs, computed on first use; q, k and v of a layer share theirs."""
+def _triangular_factors(inputs: Mapping[Site, Tensor], sites: Iterable[Site]) -> dict[Site, Tensor]:
+    """Factor what each site read; q, k and v of a layer mostly read the very same tensor and then share its factor."""
+    factors: dict[Site, Tensor] = {}
+    known: dict[tuple[int, torch.Size], Tensor] = {}
+    for site in sites:
+        read = inputs[site]
+        key = (read.data_ptr(), read.shape)
+        if key not in known:
+            known[key] = triangular_factor(read)
+        factors[site] = known[key]
+    return factors
 
-    def __init__(self, inputs: dict[Site, Tensor]) -> None:
-        super().__init__()
-        self._inputs = inputs
 
-    def __missing__(self, site: Site) -> Tensor:
-        """Factor the input, unless another projection of the layer read the very same tensor."""
-        mine = self._inputs[site]
-        for other, factor in self.items():
-            theirs = self._inputs[other]
-            if theirs.data_ptr() == mine.data_ptr() and theirs.shape == mine.shape:
-                self[site] = factor
-                return factor
-        self[site] = triangular_factor(mine)
-        return self[site]
+def _side_by_side(work: Callable[[slice], None], blocks: Sequence[slice], workers: int) -> None:
+    """Do the work on every block, on several threads of Python that share torch's threads among them."""
+    if workers == 1:
+        for block in blocks:
+            work(block)
+        return
+    threads = torch.get_num_threads()
+    try:
+        # The setting holds for the calling thread, here each worker.
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
+            futures = [pool.submit(work, block) for block in blocks]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    finally:
+        # It is also what threads start with that are made later.
+        torch.set_num_threads(threads)
 
 
 def _attributes(model: TransformerBridge, quantity: str, seed: int) -> dict[str, Any]:

@@ -1,3 +1,6 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -92,6 +95,48 @@ def test_results_do_not_depend_on_block_and_chunk(block, chunk):
     expected = inversion.probe(bridge, PROMPT, RESPONSE)
     found = inversion.probe(bridge, PROMPT, RESPONSE, block=block, chunk=chunk)
     np.testing.assert_allclose(found.nuclear, expected.nuclear, rtol=1e-6)
+
+
+@pytest.fixture
+def threads():
+    """Return torch's setter of threads; the number is afterwards as it was."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_two_workers_give_what_one_gives_and_leave_the_threads_alone(family, threads):
+    bridge = inversion.load_model(tiny_model(family))
+    threads(1)
+    expected = inversion.probe(bridge, PROMPT, RESPONSE, norms=("nuclear", "l1"), block=2)
+    threads(2)
+    before = hooks(bridge)
+    found = inversion.probe(bridge, PROMPT, RESPONSE, norms=("nuclear", "l1"), block=2)
+    for name in ("nuclear", "l1"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-6)
+    assert hooks(bridge) == before
+    with ThreadPoolExecutor(1) as pool:
+        assert torch.get_num_threads() == pool.submit(torch.get_num_threads).result() == 2
+
+
+def test_the_failure_of_a_worker_ends_the_others(monkeypatch, threads):
+    bridge = inversion.load_model(tiny_model("llama"))
+    inversion.probe(bridge, PROMPT, RESPONSE)
+    threads(2)
+    deltas, started = gradients.TokenGradients.block_deltas, []
+
+    def fail_first(self, block, chunk):
+        started.append(block)
+        if block.stop == len(RESPONSE):
+            raise RuntimeError("no")
+        time.sleep(0.2)
+        yield from deltas(self, block, chunk)
+
+    monkeypatch.setattr(gradients.TokenGradients, "block_deltas", fail_first)
+    with pytest.raises(RuntimeError, match="no"):
+        inversion.probe(bridge, PROMPT, RESPONSE, block=1)
+    assert len(started) < len(RESPONSE)
 
 
 def test_when_memory_runs_out_the_chunk_is_halved(monkeypatch):
