@@ -16,6 +16,7 @@ from typing import Any, cast
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
+from inversion.corrpo.checkpoints import train_on
 from inversion.corrpo.spec import TrainSpec
 from inversion.corrpo.training import build_trainer, training_problems
 from inversion.demo.recipe import FAST, SLOW, Training, build_model, build_optimizer, train
@@ -134,8 +135,7 @@ def _reinforce(method: str, settings: Settings, seed: int, folder: Path, start: 
     trainer.add_callback(_KeepAt(folder, steps))
     if not (step_folder(folder, 0) / "model").is_dir():
         _put(step_folder(folder, 0) / "model", lambda path: shutil.copytree(start, path))
-    checkpoint = _last_checkpoint(folder / "trainer")
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    train_on(trainer)
     log = json.dumps(trainer.state.log_history, indent=1)
     _put(folder / "log.json", lambda path: path.write_text(log + "\n"))
     # Last, since it says that the stage is complete.
@@ -152,12 +152,6 @@ class _KeepAt(TrainerCallback):
         if state.global_step in self.steps[:-1]:
             _keep(model, self.folder, state.global_step)
             control.should_save = True
-
-
-def _last_checkpoint(folder: Path) -> Path | None:
-    """Return the last whole checkpoint of a trainer: the trainer writes its state after everything else."""
-    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 def _keep(model: Any, folder: Path, step: int) -> None:

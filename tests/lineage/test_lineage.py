@@ -215,16 +215,6 @@ def test_published_tables_are_the_rounded_ones(lineage, tmp_path):
     assert {"none", "partial", "computed"} < set(kept.control[kept.texts == "own"])
 
 
-def test_an_incomplete_trainer_checkpoint_is_passed_over(tmp_path):
-    for step, whole in ((9, True), (10, True), (11, False)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        if whole:
-            (folder / "trainer_state.json").write_text("{}")
-    assert training._last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
-    assert training._last_checkpoint(tmp_path / "absent") is None
-
-
 def test_reinforcement_starts_where_half_is_right(tmp_path, monkeypatch):
     right = {10: 0.55, 100: 0.1, 200: 0.3, 400: 0.5, 800: 0.7, 1600: 0.9}
     monkeypatch.setattr("inversion.lineage.probing.accuracy", lambda folder: right[int(folder.name[5:])])
