@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from tqdm import tqdm
+from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from inversion.errors import InputError

@@ -70,7 +70,8 @@ with style():
 # results. A claim that holds only at one end of it is a claim about the choice.
 
 # %%
-specification_curve(inversion.specification_curve(run, resamples=500))
+ax = specification_curve(inversion.specification_curve(run, resamples=500))
+
 # %% [markdown]
 # ## What a sceptic asks
 #
@@ -104,8 +105,9 @@ inversion.segments(run, by="entropy")
 
 # %%
 sure = run.isel(token=run.entropy_bits.values < 0.5)
-print("all tokens:       ", inversion.correlate(run))
-print("under half a bit: ", inversion.correlate(sure))
+for label, tokens in (("all tokens", run), ("under half a bit", sure)):
+    rho = inversion.correlate(tokens)
+    print(f"{label:17s} {rho.estimate:+.2f} [{rho.low:+.2f}, {rho.high:+.2f}]")
 
 # %% [markdown]
 # If the second number does not have the sign of the first, the inversion of this model is a contrast between kinds of tokens, not a relation

@@ -59,8 +59,14 @@ def style() -> Iterator[None]:
     """Draw inside this context for figures at column width that print well."""
     import matplotlib as mpl
 
-    with mpl.rc_context(STYLE):
+    before = {name: mpl.rcParams[name] for name in STYLE}
+    try:
+        # Only these come back afterwards. A context of matplotlib's own would also undo what a notebook sets when its
+        # first figure is made, and it would show none of the later ones.
+        mpl.rcParams.update(STYLE)
         yield
+    finally:
+        mpl.rcParams.update(before)
 
 
 def save_figure(figure: "Figure", stem: str) -> None:
