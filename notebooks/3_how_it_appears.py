@@ -37,7 +37,6 @@ from inversion.responses import Generation, read_problems
 
 data = Path.cwd().parent / "figures" / "data"
 lineage = pd.read_csv(data / "lineage.csv")
-layers = pd.read_csv(data / "layers.csv")
 lineage.groupby("stage", sort=False).agg(
     seeds=("seed", "nunique"), checkpoints=("step", "nunique"), steps=("step", "max")
 )
@@ -77,7 +76,7 @@ table.style.format("{:+.2f}", subset=["estimate"]).format("{:.0%}", subset=["acc
 same = lineage.query("stage == 'finetune' and norm == 'nuclear' and control == 'none' and unit == 'position'")
 same = same[same.texts.isin(["own", "reference"])]
 with style():
-    figure, ax = plt.subplots(figsize=(PAGE_INCHES / 1.6, 2.6))
+    figure, ax = plt.subplots(figsize=(PAGE_INCHES, 2.6))
     curves(table_bands(same, "texts", "estimate"), ax, log=True, ylabel="rho", title="own texts and reference texts")
     ax.legend()
     ax.axhline(0, color="grey", linewidth=0.6)
@@ -91,7 +90,7 @@ with style():
 parts = lineage.query("stage == 'finetune' and texts == 'own' and norm == 'nuclear' and unit == 'position'")
 parts = parts[parts.control.isin(["none", "computed", "partial"])]
 with style():
-    figure, ax = plt.subplots(figsize=(PAGE_INCHES / 1.6, 2.6))
+    figure, ax = plt.subplots(figsize=(PAGE_INCHES, 2.6))
     curves(table_bands(parts, "control", "estimate"), ax, log=True, ylabel="rho", title="what remains")
     ax.legend()
     ax.axhline(0, color="grey", linewidth=0.6)

@@ -58,7 +58,7 @@ config = LlamaConfig(
     pad_token_id=tokenizer.pad_token_id,
 )
 LlamaForCausalLM(config).save_pretrained(source)
-tokenizer.save_pretrained(source)
+_ = tokenizer.save_pretrained(source)
 # %% [markdown]
 # ## Load it
 #
@@ -90,7 +90,7 @@ for question in questions:
 prompts = folder / "prompts.jsonl"
 prompts.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
 problems = read_problems(str(prompts))
-problems[0]
+problems[0].prompt
 
 # %% [markdown]
 # On the command line this is `inversion probe --model SOURCE --prompts prompts.jsonl --out runs/mine`.
@@ -126,7 +126,7 @@ inversion.show_tokens(run, by="nuclear", layer=-1, projection="v", response=0)
 
 # %%
 with style():
-    figure, ax = plt.subplots(figsize=(PAGE_INCHES / 2, 2.2))
+    figure, ax = plt.subplots(figsize=(PAGE_INCHES * 0.6, 2.2))
     layer_heat_map(inversion.layer_map(run), ax, title="tiny-chat, random weights")
 
 # %% [markdown]
