@@ -21,7 +21,7 @@ class TokenUncertainty(NamedTuple):
 
     entropy_bits: -sum_v p(v) log2 p(v), between 0 and log2 V.
     surprisal_bits: -log2 p(y), at least 0.
-    logit_space: |e_y - p|_2, the gradient of log p(y) at the logits, between 0 and sqrt 2.
+    logit_space: the 2-norm of e_y - p, the gradient of log p(y) at the logits, between 0 and sqrt 2.
     """
 
     entropy_bits: Tensor
