@@ -18,9 +18,8 @@ version = release = inversion.__version__
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_parser", "sphinxarg.ext"]
 exclude_patterns = ["_build"]
-myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
-suppress_warnings = ["myst.strikethrough"]
+suppress_warnings = ["myst.strikethrough", "myst.domains"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
@@ -30,8 +29,8 @@ napoleon_use_rtype = False
 python_maximum_signature_line_length = 88
 add_module_names = False
 nitpicky = True
-_OTHERS = "collections|matplotlib|numpy|np|os|pandas|pathlib|pd|torch|transformer_lens|transformers|trl|typing|xarray|xr"
-nitpick_ignore_regex = [("py:.*", rf"({_OTHERS})\..*"), ("py:class", "Axes|Figure|Tensor|optional")]
+_OTHERS = "accelerate|collections|matplotlib|numpy|np|os|pandas|pathlib|pd|torch|transformer_lens|transformers|trl|typing|xarray|xr"
+nitpick_ignore_regex = [("py:.*", rf"({_OTHERS})\..*"), ("py:class", r"Axes|Figure|Tensor|optional|dict\[.*")]
 
 html_theme = "furo"
 html_title = f"inversion {release}"

@@ -78,7 +78,7 @@ class RunWriter:
         return all(self._path(kind, shard).is_file() for kind in ("tokens", "responses"))
 
     def write(self, shard: int, captures: Sequence[xr.Dataset], responses: Sequence[dict[str, Any]]) -> None:
-        """Write one shard: a capture and a row of :data:`RESPONSE_SCHEMA` for each of its responses."""
+        """Write one shard: a capture and a row of ``RESPONSE_SCHEMA`` for each of its responses."""
         tables = [_token_table(capture, row, self.manifest) for capture, row in zip(captures, responses, strict=True)]
         tokens = pa.concat_tables(tables)
         rows = pa.Table.from_pylist(list(responses), schema=RESPONSE_SCHEMA)

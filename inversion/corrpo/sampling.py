@@ -91,6 +91,6 @@ def repeated_share(ids: Sequence[int], length: int) -> float:
 
 
 def filler_share(texts: Sequence[str]) -> float:
-    """Return the share of the words of all texts that are :data:`FILLERS`; 0 where there are no words."""
+    """Return the share of the words of all texts that are ``FILLERS``; 0 where there are no words."""
     words = [word for text in texts for word in re.findall(r"[a-z]+", text.lower())]
     return sum(word in FILLERS for word in words) / max(len(words), 1)

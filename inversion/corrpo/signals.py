@@ -82,7 +82,7 @@ class LastLayer:
             model: The policy.
             prompts: Token ids of each prompt.
             responses: Token ids of each response.
-            recorded: Hidden states by sequence, from :mod:`inversion.corrpo.recording`; used if they hold every one.
+            recorded: Hidden states by sequence, from ``inversion.corrpo.recording``; used if they hold every one.
         """
         if hasattr(model, "get_base_model"):
             model = _without_wrapper(model)

@@ -61,7 +61,7 @@ def make_figures(
     Args:
         sources: Folders of runs, of a lineage or of a comparison, in any mixture; or what ``read_sources`` returned.
         out: Folder of the figures; made where it is missing.
-        only: Names out of :data:`FIGURES`; all by default.
+        only: Names out of ``FIGURES``; all by default.
         tell: Is called with a line for each figure that could not be made, saying what it would need.
 
     Returns:

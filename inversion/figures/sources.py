@@ -37,7 +37,7 @@ class Sources:
     """What there is to draw.
 
     runs: folder of each run, by the name that figures give it.
-    tables: those of :data:`COLUMNS` that were found.
+    tables: those of ``COLUMNS`` that were found.
     norm, resamples, seed: How the runs' own statistics are made; tables are as they are, cut to the norm.
     """
 

@@ -92,10 +92,10 @@ def settings_for(profile: str, seeds: int | None = None, scale: float = 1.0, dev
     """Return the settings of a profile on this machine.
 
     Args:
-        profile: A name in :data:`PROFILES`.
+        profile: A name in ``PROFILES``.
         seeds: How many seeds instead of the profile's own number.
         scale: What width and training steps are multiplied by, for machines with a GPU. Learning rates fall and initial
-            weights shrink to match (see :mod:`inversion.lineage.training`).
+            weights shrink to match (see ``inversion.lineage.training``).
         device: ``auto`` takes a GPU where there is one; ``cpu`` never does.
 
     Raises:

@@ -24,7 +24,7 @@ class HeatMap:
 
     estimate: (projection, layer), -1..1, NaN where undefined.
     marks: (projection, layer) texts: the estimate, starred where ``q_value`` is below the bound; or, in maps of more
-        than :data:`MOST_NUMBERS` cells, a triangle where it is, down for negative and up for positive.
+        than ``MOST_NUMBERS`` cells, a triangle where it is, down for negative and up for positive.
     limit: Colours span -limit..limit.
     """
 
