@@ -4,6 +4,7 @@ Nothing is fetched: names of other packages get no link, names of this one must 
 """
 
 import dataclasses
+import inspect
 import re
 from typing import Any
 
@@ -29,7 +30,9 @@ napoleon_use_rtype = False
 python_maximum_signature_line_length = 88
 add_module_names = False
 nitpicky = True
-_OTHERS = "accelerate|collections|matplotlib|numpy|np|os|pandas|pathlib|pd|torch|transformer_lens|transformers|trl|typing|xarray|xr"
+_OTHERS = "|".join(
+    "accelerate collections matplotlib numpy np os pandas pathlib pd torch transformer_lens transformers trl typing xarray xr".split()
+)
 nitpick_ignore_regex = [("py:.*", rf"({_OTHERS})\..*"), ("py:class", r"Axes|Figure|Tensor|optional|dict\[.*")]
 
 html_theme = "furo"
@@ -54,7 +57,7 @@ def list_fields(app: Sphinx, what: str, name: str, thing: Any, options: Any, lin
             rewritten += [f":ivar {field}: {match[2]}" for field in names]
         else:
             rewritten.append(line)
-    own = thing.__dict__.get("__annotations__", {})
+    own = inspect.get_annotations(thing)
     described = [f for f in (dataclasses.fields(thing) if dataclasses.is_dataclass(thing) else ()) if f.name in own]
     rewritten += [f":ivar {f.name}: {f.metadata['help']}" for f in described if "help" in f.metadata]
     lines[:] = rewritten
