@@ -31,7 +31,24 @@ python_maximum_signature_line_length = 88
 add_module_names = False
 nitpicky = True
 _OTHERS = "|".join(
-    "accelerate collections matplotlib numpy np os pandas pathlib pd torch transformer_lens transformers trl typing xarray xr".split()
+    [
+        "accelerate",
+        "collections",
+        "matplotlib",
+        "numpy",
+        "np",
+        "os",
+        "pandas",
+        "pathlib",
+        "pd",
+        "torch",
+        "transformer_lens",
+        "transformers",
+        "trl",
+        "typing",
+        "xarray",
+        "xr",
+    ]
 )
 nitpick_ignore_regex = [("py:.*", rf"({_OTHERS})\..*"), ("py:class", r"Axes|Figure|Tensor|optional|dict\[.*")]
 
