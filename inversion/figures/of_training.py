@@ -1,13 +1,13 @@
 """Figures of a training comparison: methods before and after, and their curves."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
-from inversion.figures.panels import RHO, Drawn, band_table, legend_of_figure, signed, spread
+from inversion.figures.panels import RHO, Drawn, band_table, legend_above, signed, spread
 from inversion.figures.sources import Sources, Table
 from inversion.plots import PAGE_INCHES, Band, curves, new_figure, style, table_bands
 from inversion.plots.style import GREY, look
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MEASURES = {"accuracy": "share right", "rho_position": "ρ, positions", "rho_token_type": "ρ, token types"}
-MOST_POINTS = 20
+MOST_POINTS = 10
+REFERENCE = "grpo"
+MOST_CURVES = 4
 
 
 @dataclass(frozen=True)
@@ -116,22 +118,38 @@ def block_bands(table: Table, measure: str, most: int = MOST_POINTS) -> list[Ban
     return table_bands(means, "method", measure)
 
 
+def method_groups(methods: Sequence[str]) -> list[list[str]]:
+    """Share methods out to panels that can be read: CorR-PO and its controls, then the others, the reference in all."""
+    own = [method for method in methods if method.startswith("corrpo")]
+    others = [method for method in methods if method not in own and method != REFERENCE]
+    count = -(-len(others) // MOST_CURVES)
+    parts = np.array_split(np.array(others, dtype=object), count) if count else []
+    groups = [own, *(list(part) for part in parts)]
+    shared = [method for method in methods if method == REFERENCE]
+    return [[*shared, *group] for group in groups if group] or [shared]
+
+
 def training_curves_figure(sources: Sources) -> Iterator[Drawn]:
-    """Accuracy and correlation of every method along training."""
+    """Accuracy and correlation of every method along training, a few methods a panel."""
     table = sources.table("curves")
     if table is None:
         return
-    names = {"accuracy": "share right in training", "rho": f"{RHO},\nwithin responses"}
+    names = {"accuracy": "share right\nin training", "rho": f"{RHO},\nwithin responses"}
     found = {measure: block_bands(table, measure) for measure in names}
     found = {measure: bands for measure, bands in found.items() if bands}
     if not found:
         return
-    figure, axes = new_figure(PAGE_INCHES, 2.7, len(found))
+    groups = method_groups(list(dict.fromkeys(table["method"])))
+    figure, axes = new_figure(PAGE_INCHES, 0.9 + 1.6 * len(found), len(groups), len(found), sharex=True, sharey="row")
     with style():
-        for ax, (measure, bands) in zip(axes[0], found.items(), strict=True):
-            curves(bands, ax, seeds=False, ylabel=names[measure])
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        legend_of_figure(figure, dict(zip(labels, handles, strict=True)), 4)
+        for i, (row, (measure, bands)) in enumerate(zip(axes, found.items(), strict=True)):
+            for ax, group in zip(row, groups, strict=True):
+                shown = [band for method in group for band in bands if band.label == method]
+                curves(shown, ax, seeds=False, ylabel=names[measure] if ax is row[0] else "", xlabel="")
+                if i == 0:
+                    legend_above(ax, 2)
+        for ax in axes[-1]:
+            ax.set_xlabel("training step")
     size = -(-int(table["step"].max()) // MOST_POINTS)
     every = [band for bands in found.values() for band in bands]
     tables = "\n\n".join(f"{names[m].replace(chr(10), ' ')}:\n\n{band_table(bands)}" for m, bands in found.items())

@@ -13,10 +13,11 @@ from report_samples import write_run
 import inversion
 from inversion import InputError
 from inversion.cli import main
+from inversion.corrpo.baselines import METHODS
 from inversion.figures import FIGURES, make_figures, read_sources
 from inversion.figures.of_lineage import accuracy_band, control_bands, layer_bands, trajectory_panels, unit_bands
 from inversion.figures.of_runs import last_map, lineage_rows, stage_bars
-from inversion.figures.of_training import block_bands, method_rows
+from inversion.figures.of_training import block_bands, method_groups, method_rows
 from inversion.figures.panels import band_table, course, spread
 
 STEPS = {"base": (0, 10, 100), "finetune": (0, 10, 100), "grpo": (0, 5), "corrpo": (0, 5), "base_grpo": (0, 5)}
@@ -270,6 +271,14 @@ def test_training_curves_are_means_over_blocks_of_steps():
     assert bands[0].steps.tolist() == [10, 20, 30, 40]
     np.testing.assert_allclose(bands[0].middle, [np.mean(np.arange(1, 11) + 10 * k) / 100 for k in range(4)])
     assert block_bands(comparison_tables()[1].assign(rho=np.nan), "rho") == []
+
+
+def test_no_panel_of_training_curves_holds_more_than_can_be_told_apart():
+    groups = method_groups(list(METHODS))
+    assert groups[0] == ["grpo", "corrpo", "corrpo_flipped", "corrpo_shuffled"]
+    assert all(group[0] == "grpo" and 2 <= len(group) <= 5 for group in groups)
+    assert {method for group in groups for method in group} == set(METHODS)
+    assert method_groups(["grpo"]) == [["grpo"]]
 
 
 def test_every_figure_has_a_script_of_its_own():
