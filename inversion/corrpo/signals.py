@@ -263,9 +263,7 @@ def _bridge_of(model: Any) -> Any:
 def _without_wrapper(model: Any) -> Any:
     """Return the model inside PEFT's wrapper; adapters sit in its layers, so it computes what the whole does."""
     if model.active_peft_config.is_prompt_learning:
-        raise InputError(
-            "rho cannot be read behind learnt prompts, which shift the tokens; train adapters instead."
-        )
+        raise InputError("rho cannot be read behind learnt prompts, which shift the tokens; train adapters instead.")
     return model.get_base_model()
 
 

@@ -61,7 +61,9 @@ def clip_cov_tokens(
 def kl_cov_penalty(
     log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor, *, share: float = 2e-3
 ) -> Tensor:
-    """Return KL-Cov's penalty a token, (b, t): the size of the log ratio on the top ``share`` by covariance (arXiv 2505.22617).
+    """Return KL-Cov's penalty a token, (b, t), from arXiv 2505.22617.
+
+    It is the size of the log ratio on the top ``share`` of the tokens by covariance, and 0 elsewhere.
 
     At least one token is chosen. With one update a rollout both policies are the same, and value and gradient are 0.
     """
