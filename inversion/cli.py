@@ -7,7 +7,8 @@ import argparse
 import dataclasses
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,19 @@ def option(description: str, default: Any = dataclasses.MISSING, **argparse_opti
 def required(description: str, **argparse_options: Any) -> Any:
     """Declare an option that must be given."""
     return option(description, None, required=True, **argparse_options)
+
+
+@contextmanager
+def training_packages() -> Iterator[None]:
+    """Say what to install where an import inside fails for want of the extras that training needs."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in ("trl", "yaml", "datasets"):
+            raise
+        raise InputError(
+            f"training needs {error.name}, which is not installed; install inversion[tasks,train]."
+        ) from error
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -191,16 +205,10 @@ class Train:
 
     def __call__(self) -> None:
         """Run the command."""
-        try:
+        with training_packages():
             from inversion.corrpo.comparison import compare_methods, read_compare_spec
             from inversion.corrpo.spec import read_spec
             from inversion.corrpo.training import train
-        except ModuleNotFoundError as error:
-            if error.name not in ("trl", "yaml", "datasets"):
-                raise
-            raise InputError(
-                f"training needs {error.name}, which is not installed; install inversion[train]."
-            ) from error
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
@@ -231,14 +239,8 @@ class Reproduce:
 
     def __call__(self) -> None:
         """Run the command."""
-        try:
+        with training_packages():
             from inversion.lineage import reproduce
-        except ModuleNotFoundError as error:
-            if error.name not in ("trl", "yaml", "datasets"):
-                raise
-            raise InputError(
-                f"training needs {error.name}, which is not installed; install inversion[tasks,train]."
-            ) from error
         from transformers.utils.logging import disable_progress_bar
 
         from inversion.lineage.settings import settings_for
