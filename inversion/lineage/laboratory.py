@@ -29,14 +29,18 @@ def reproduce(settings: Settings, out: str | os.PathLike[str]) -> Path:
     """
     out = Path(out).expanduser()
     claim(settings, out)
+    threads = torch.get_num_threads()
     if settings.device == "cpu" and settings.width <= DEMO_WIDTH:
         torch.set_num_threads(1)  # models this small only lose by waiting for a second thread
     measured: list[Path] = []
-    for seed in range(settings.seeds):
-        for stage in STARTS:
-            print(f"seed {seed} of {settings.seeds}, {stage}", flush=True)
-            measured += _run_stage(stage, settings, seed, out)
-            join_parts(measured, out)
+    try:
+        for seed in range(settings.seeds):
+            for stage in STARTS:
+                print(f"seed {seed} of {settings.seeds}, {stage}", flush=True)
+                measured += _run_stage(stage, settings, seed, out)
+                join_parts(measured, out)
+    finally:
+        torch.set_num_threads(threads)
     make_figures([out], out / "figures")
     return out
 

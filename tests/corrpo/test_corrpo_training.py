@@ -174,11 +174,13 @@ def test_killed_anywhere_and_resumed_equals_uninterrupted(tmp_path, checkpoint, 
     given.append(f"out={cut}")
     here = Path(__file__).parent
     roots = os.pathsep.join(map(str, (here, here.parent, here.parents[1])))
+    # Sums depend on how many threads share them, so the processes have as many as this one.
+    environment = {"PYTHONPATH": roots, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(torch.get_num_threads())}
     for number, point in enumerate(KILLS):
         resume = ["--resume"] if number else []
         killed = subprocess.run(
             [sys.executable, str(here / "corrpo_killed.py"), point, *given, *resume],
-            env={**os.environ, "PYTHONPATH": roots, "HF_HUB_OFFLINE": "1"},
+            env={**os.environ, **environment},
             timeout=240,
         )
         assert killed.returncode == -signal.SIGKILL, point
