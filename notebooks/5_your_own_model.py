@@ -79,13 +79,12 @@ print(
 # A response that you already have goes into the `response` column and is measured as it is; where there is none, the model writes one.
 
 # %%
-questions = ["What is 3 + 4?", "What is 20 - 6?", "Sort 5 2 9.", "Spell sun backward.", "What is 7 + 8?", "Sort 4 1 3."]
-answer = "<think>\nSo 3 + 4 is 7\nThen 7 is the sum\n</think>\n<answer>7</answer>"
 rows = []
-for question in questions:
-    chat = [{"role": "user", "content": question}]
+for a, b in [(3, 4), (20, 6), (5, 9), (7, 8), (12, 3), (41, 10)]:
+    chat = [{"role": "user", "content": f"What is {a} + {b}?"}]
     prompt = model.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    rows.append({"prompt": prompt, "response": answer, "answer": "7"})
+    response = f"<think>\nSo {a} + {b} is {a + b}\nThen {a + b} is the sum\n</think>\n<answer>{a + b}</answer>"
+    rows.append({"prompt": prompt, "response": response, "answer": str(a + b)})
 
 prompts = folder / "prompts.jsonl"
 prompts.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
@@ -112,7 +111,7 @@ run = inversion.load_run(path)
 inversion.correlate(run)
 
 # %% [markdown]
-# These weights are random and the texts all alike, so whatever the number is, it is about nothing that was learnt.
+# These weights are random and the texts all of one kind, so whatever the number is, it is about nothing that was learnt.
 #
 # ## Thinking and answering
 #
