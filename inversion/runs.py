@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import xarray as xr
 
 from inversion.errors import InputError
+from inversion.files import put
 
 MANIFEST = "run.json"
 FORMAT = "inversion-run/1"
@@ -71,7 +72,7 @@ class RunWriter:
         self._check_folder()
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / MANIFEST).exists():
-            _put(self.folder / MANIFEST, lambda path: path.write_text(json.dumps(self.manifest, indent=1) + "\n"))
+            put(self.folder / MANIFEST, lambda path: path.write_text(json.dumps(self.manifest, indent=1) + "\n"))
 
     def has(self, shard: int) -> bool:
         """Whether a shard stands whole."""
@@ -82,8 +83,8 @@ class RunWriter:
         tables = [_token_table(capture, row, self.manifest) for capture, row in zip(captures, responses, strict=True)]
         tokens = pa.concat_tables(tables)
         rows = pa.Table.from_pylist(list(responses), schema=RESPONSE_SCHEMA)
-        _put(self._path("tokens", shard), lambda path: pq.write_table(tokens, path))
-        _put(self._path("responses", shard), lambda path: pq.write_table(rows, path))
+        put(self._path("tokens", shard), lambda path: pq.write_table(tokens, path))
+        put(self._path("responses", shard), lambda path: pq.write_table(rows, path))
 
     def _path(self, kind: str, shard: int) -> Path:
         return self.folder / f"{kind}-{shard:05d}.parquet"
@@ -202,13 +203,6 @@ def _token_table(capture: xr.Dataset, row: dict[str, Any], manifest: dict[str, A
 def _matrix(column: pa.ChunkedArray, shape: tuple[int, ...]) -> np.ndarray:
     flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(len(column), *shape)
-
-
-def _put(path: Path, write: Any) -> None:
-    """Write a file beside its place and move it there in one step."""
-    temporary = path.with_name(f".{path.name}.part")
-    write(temporary)
-    os.replace(temporary, path)
 
 
 def _differences(there: Any, here: Any, name: str = "") -> list[str]:

@@ -1,9 +1,7 @@
-"""Results that are written whole or not at all, and going on from the last whole checkpoint."""
+"""Going on from the last whole checkpoint."""
 
 import json
-import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +38,6 @@ def remove_torn(folder: Path) -> None:
     for path in _checkpoints(folder):
         if not _whole(path):
             shutil.rmtree(path)
-
-
-def put(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` make a file or folder beside its place, and move it there in one step, over a file of that name."""
-    part = path.with_name(f".{path.name}.part")
-    if part.is_dir():
-        shutil.rmtree(part)
-    write(part)
-    os.replace(part, path)
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -11,12 +11,12 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from inversion.corrpo.checkpoints import put
 from inversion.corrpo.sampling import draw_samples, pass_at_k
 from inversion.corrpo.spec import DEMO, TrainSpec, parse_overrides, read_fields
 from inversion.corrpo.tables import comparison_table
 from inversion.corrpo.training import method_of, train, training_problems
 from inversion.errors import InputError
+from inversion.files import put
 from inversion.models import load_model
 from inversion.responses import Generation, Problem
 from inversion.runs import load_responses, load_run
@@ -62,10 +62,11 @@ class CompareSpec:
 
     def runs(self) -> Iterator[TrainSpec]:
         """Yield the trainings, seed by seed, so that a comparison that is cut off still has every method."""
+        folder = Path(self.train.out).expanduser()
         for seed in range(max(self.methods.values())):
             for method, seeds in self.methods.items():
                 if seed < seeds:
-                    out = str(Path(self.train.out) / method / f"seed-{seed}")
+                    out = str(folder / method / f"seed-{seed}")
                     yield dataclasses.replace(self.train, method=method, seed=seed, out=out)
 
 
@@ -120,7 +121,7 @@ def compare_methods(spec: CompareSpec, *, resume: bool = False) -> Path:
 def write_tables(spec: CompareSpec) -> None:
     """Write ``comparison.csv``, ``curves.csv`` and ``table.md`` from the trainings that are finished."""
     out = Path(spec.train.out).expanduser()
-    done = [run for run in spec.runs() if (Path(run.out).expanduser() / "samples.json").is_file()]
+    done = [run for run in spec.runs() if (Path(run.out) / "samples.json").is_file()]
     rows = pd.DataFrame([row for run in done for row in json.loads((Path(run.out) / "samples.json").read_text())])
     curves = pd.concat([_curve(run) for run in done], ignore_index=True)
     rows.to_csv(out / "comparison.csv", index=False, float_format="%.6g")
@@ -146,18 +147,17 @@ def _folder(spec: CompareSpec, resume: bool) -> Path:
 
 def _share_before(spec: CompareSpec, run: TrainSpec) -> None:
     """Take over the run ``before`` from a finished training with the same seed: it is the same measurement."""
-    target = Path(run.out).expanduser() / "before"
+    target = Path(run.out) / "before"
     for other in spec.runs():
-        source = Path(other.out).expanduser()
+        source = Path(other.out)
         if other.seed == run.seed and (source / "samples.json").is_file() and not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
             put(target, lambda path, source=source: shutil.copytree(source / "before", path))
 
 
 def _sample(spec: CompareSpec, run: TrainSpec, held_out: list[Problem]) -> None:
     """Write ``samples.json``, the two rows of a training; its presence says that the training is finished."""
-    folder = Path(run.out).expanduser()
-    shared = [Path(r.out).expanduser() / "samples.json" for r in spec.runs() if r.seed == run.seed]
+    folder = Path(run.out)
+    shared = [Path(r.out) / "samples.json" for r in spec.runs() if r.seed == run.seed]
     known = next((path for path in shared if path.is_file()), None)
     if known is None:
         before = _measurements(spec, run, folder / "before", run.model, held_out)
@@ -189,7 +189,7 @@ def _measurements(
 
 
 def _curve(run: TrainSpec) -> pd.DataFrame:
-    log = pd.read_csv(Path(run.out).expanduser() / "log.csv")
+    log = pd.read_csv(Path(run.out) / "log.csv")
     log = log[log["reward"].notna()]
     curve = pd.DataFrame({name: log[metric] for name, metric in CURVES.items()})
     curve["entropy_bits"] *= BITS_A_NAT

@@ -1,6 +1,8 @@
 """CorR-PO on TRL's GRPOTrainer: one more column of rewards, and nothing else."""
 
+import json
 import time
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -52,6 +54,8 @@ class CorrPOTrainer(TimedGRPOTrainer):
         InputError: There is no task reward, or the policy's last layer does not suit the signal.
     """
 
+    # Numbers that checkpoints keep, for methods with state of their own: attribute, and its file in them.
+    remembered: tuple[tuple[str, str], ...] = ()
     _sampler: Any = None
 
     def __init__(self, model: Any, reward_funcs: Any = None, args: CorrPOConfig | None = None, **options: Any) -> None:
@@ -71,6 +75,21 @@ class CorrPOTrainer(TimedGRPOTrainer):
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         self._sampler = super()._get_train_sampler(dataset)
         return self._sampler
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        # Before the rest: the trainer's own state comes last and says that a checkpoint is whole.
+        if self.remembered and self.args.should_save:
+            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, file in self.remembered:
+                (folder / file).write_text(json.dumps(getattr(self, name)), encoding="utf-8")
+        super()._save_checkpoint(model, trial)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: Any) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            for name, file in self.remembered:
+                setattr(self, name, json.loads((Path(checkpoint) / file).read_text(encoding="utf-8")))
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)

@@ -13,13 +13,14 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl.rewards.other_rewards import get_soft_overlong_punishment
 
 from inversion.corrpo.baselines import METHODS
-from inversion.corrpo.checkpoints import last_checkpoint, put, train_on
+from inversion.corrpo.checkpoints import last_checkpoint, train_on
 from inversion.corrpo.config import CorrPOConfig
 from inversion.corrpo.spec import DEMO, TrainSpec, read_spec, write_spec
 from inversion.corrpo.trainer import CorrPOTrainer
 from inversion.demo import PROBLEMS
 from inversion.demo.tasks import mixed_problems
 from inversion.errors import InputError
+from inversion.files import put
 from inversion.measure import measure_run
 from inversion.models import _load_config, _load_tokenizer, _load_weights, _locate, load_model
 from inversion.responses import Generation, Problem, read_problems

@@ -7,6 +7,7 @@ from typing import Any
 
 from inversion.demo.recipe import Precision, has_fast_bfloat16
 from inversion.errors import InputError
+from inversion.files import put
 
 FORMAT = "inversion-lineage/1"
 RECORD = "lineage.json"
@@ -132,10 +133,8 @@ def claim(settings: Settings, out: Path) -> None:
     if not record.is_file():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise InputError(f"{out} is not an empty folder and holds no lineage; choose a new folder.")
-        out.mkdir(parents=True, exist_ok=True)
-        part = out / f".{RECORD}.part"
-        part.write_text(json.dumps({"format": FORMAT, "settings": asdict(settings)}, indent=1) + "\n")
-        part.replace(record)
+        text = json.dumps({"format": FORMAT, "settings": asdict(settings)}, indent=1) + "\n"
+        put(record, lambda path: path.write_text(text))
         return
     there = read_settings(out)
     if there != settings:

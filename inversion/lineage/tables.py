@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from inversion.demo.tasks import CONNECTORS, EQUALS, TAKES
+from inversion.files import put
 from inversion.lineage.probing import run_folder
 from inversion.runs import load_responses, load_run
 from inversion.statistics import Correlation, correlate, layer_map, partial, within_between, within_response_shuffle
@@ -56,7 +57,6 @@ def publish(lineage: Path, folder: Path, decimals: int = 3) -> None:
 
     Left out are the controls of other texts than the model's own, and the controls that no figure shows.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     table = pd.read_csv(lineage / "lineage.csv")
     drawn = table.control.isin(DRAWN_CONTROLS) & ((table.texts == "own") | (table.control == "none"))
     _write(table.loc[drawn].round(decimals), folder / "lineage.csv")
@@ -125,6 +125,4 @@ def _row(result: Correlation, facts: dict[str, float], control: str = "none") ->
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:
-    part = path.with_name(f".{path.name}.part")
-    table.to_csv(part, index=False)
-    part.replace(path)
+    put(path, lambda part: table.to_csv(part, index=False))

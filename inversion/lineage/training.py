@@ -6,9 +6,7 @@ and its initial weights by that factor's root, as width-independent parametrisat
 """
 
 import json
-import os
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +19,7 @@ from inversion.corrpo.spec import TrainSpec
 from inversion.corrpo.training import build_trainer, training_problems
 from inversion.demo.recipe import FAST, SLOW, Training, build_model, build_optimizer, train
 from inversion.demo.tokenizer import build_tokenizer
+from inversion.files import put
 from inversion.lineage.settings import HEAD_WIDTH, METHODS, STYLES, Settings, step_folder
 
 DEMO_WIDTH, DEMO_LAYERS = 128, 4
@@ -108,7 +107,7 @@ def _supervise(model: LlamaForCausalLM, training: Training, folder: Path, steps:
             _keep(model, folder, step)
         if step in steps or step % SAVE_EVERY == 0:
             content = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-            _put(state, lambda path: torch.save(content, path))
+            put(state, lambda path: torch.save(content, path))
 
     train(model, build_tokenizer(), training, on_step, optimizer, done)
 
@@ -134,10 +133,10 @@ def _reinforce(method: str, settings: Settings, seed: int, folder: Path, start: 
     trainer = build_trainer(spec, problems, folder / "trainer")
     trainer.add_callback(_KeepAt(folder, steps))
     if not (step_folder(folder, 0) / "model").is_dir():
-        _put(step_folder(folder, 0) / "model", lambda path: shutil.copytree(start, path))
+        put(step_folder(folder, 0) / "model", lambda path: shutil.copytree(start, path))
     train_on(trainer)
     log = json.dumps(trainer.state.log_history, indent=1)
-    _put(folder / "log.json", lambda path: path.write_text(log + "\n"))
+    put(folder / "log.json", lambda path: path.write_text(log + "\n"))
     # Last, since it says that the stage is complete.
     _keep(trainer.model, folder, steps[-1])
 
@@ -161,17 +160,4 @@ def _keep(model: Any, folder: Path, step: int) -> None:
         model.save_pretrained(path)
         build_tokenizer().save_pretrained(path)
 
-    _put(step_folder(folder, step) / "model", write)
-
-
-def _put(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file or folder beside its place and move it there in one step; a folder that is there stays."""
-    part = path.with_name(f".{path.name}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if part.is_dir():
-        shutil.rmtree(part)
-    write(part)
-    if path.is_dir():
-        shutil.rmtree(part)
-    else:
-        os.replace(part, path)
+    put(step_folder(folder, step) / "model", write)

@@ -1,7 +1,5 @@
 """DAPO's dynamic sampling: groups that are all right or all wrong make room for groups that say something."""
 
-import json
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -11,8 +9,6 @@ from transformers.trainer_callback import TrainerCallback
 
 from inversion.corrpo.trainer import CorrPOTrainer
 from inversion.errors import InputError
-
-DRAWN_FILE = "dynamic_sampling.json"
 
 
 class _Group(NamedTuple):
@@ -37,6 +33,7 @@ class DynamicSamplingTrainer(CorrPOTrainer):
 
     tries = 3
     drawn = 0
+    remembered = (("drawn", "dynamic_sampling.json"),)
     _kept: list[_Group] | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -105,18 +102,6 @@ class DynamicSamplingTrainer(CorrPOTrainer):
         if self._kept is None:
             return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         return torch.cat([group.rewards for group in self._kept])
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        # Before the rest: the trainer's own state comes last and says that a checkpoint is whole.
-        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / DRAWN_FILE).write_text(json.dumps(self.drawn), encoding="utf-8")
-        super()._save_checkpoint(model, trial)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: Any) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None:
-            self.drawn = json.loads((Path(checkpoint) / DRAWN_FILE).read_text(encoding="utf-8"))
 
 
 class _StopAtBudget(TrainerCallback):

@@ -4,8 +4,6 @@ Their rho weighs nothing unless asked to: :data:`inversion.corrpo.baselines.METH
 with which CorR-PO is GRPO.
 """
 
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,8 +18,6 @@ from inversion.corrpo.baselines.losses import (
 )
 from inversion.corrpo.trainer import CorrPOTrainer
 from inversion.errors import InputError
-
-ANCHOR_FILE = "siren_anchor.json"
 
 
 class _BatchAtHand(CorrPOTrainer):
@@ -118,6 +114,7 @@ class SirenTrainer(_BatchAtHand):
 
     nucleus, quantile, coefficient = 0.8, 0.8, 0.005
     anchor: float | None = None
+    remembered = (("anchor", "siren_anchor.json"),)
     _nucleus_entropy: Tensor | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -149,16 +146,3 @@ class SirenTrainer(_BatchAtHand):
             self.anchor = float(self.accelerator.gather(peak.detach()).mean())  # pyright: ignore
         self._metrics[self._mode()]["peak_entropy"].append(peak.item())
         return loss + self.coefficient * siren_penalty(peak, self.anchor) / self._accumulation()
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        if self.args.should_save:
-            # Before the rest: the trainer's own state comes last and says that a checkpoint is whole.
-            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / ANCHOR_FILE).write_text(json.dumps(self.anchor), encoding="utf-8")
-        super()._save_checkpoint(model, trial)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: Any) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None:
-            self.anchor = json.loads((Path(checkpoint) / ANCHOR_FILE).read_text(encoding="utf-8"))
