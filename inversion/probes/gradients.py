@@ -27,6 +27,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from inversion.probes.capture import PROJECTIONS, Recording, Site, attention_layers, run_cut, run_whole
+from inversion.probes.linear import LinearMaps
 
 Quantity = Literal["logit", "log_prob", "entropy"]
 QUANTITIES: tuple[Quantity, ...] = ("logit", "log_prob", "entropy")
@@ -133,11 +134,12 @@ class TokenGradients:
         self.sites = sorted(sites)
         self.quantity: Quantity = quantity
         self.plan = plan or plan_for(model, tokens)
-        self.tokens = self._up_to(tokens, positions)
+        self.tokens = tokens[:, : int(positions[-1]) + 1] if self.plan.prefix else tokens
         self.lowest, self.last = self.sites[0].layer, len(model.blocks) - 1
         # Forward passes hang hooks on the model: one at a time. Backward passes only touch what was recorded.
         self._running = Lock()
         self._whole: Recording | None = None
+        self._maps = LinearMaps(model)
         self._top = self._read_cut() if self.plan.cut else self._read_whole()
 
     def top_deltas(self) -> Iterator[Delta]:
@@ -161,7 +163,7 @@ class TokenGradients:
         remaining = [s for s in self.sites if not (s.layer == self.last and s.projection in self._top.rank_one)]
         if not remaining:
             return
-        prefix = self._up_to(self.tokens, self.positions[block])
+        prefix = self.tokens[:, : self.prefix_length(block)]
         walk = self._walk_cut(prefix, remaining) if self.plan.cut else self._walk_whole(prefix, remaining)
         starts = range(block.start, block.stop, chunk)
         for start in starts:
@@ -169,9 +171,9 @@ class TokenGradients:
             for delta in walk(part, start != starts[-1]):
                 yield part, delta
 
-    def _up_to(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Leave out the tokens after the last of ``positions``, which cannot matter to it."""
-        return tokens[:, : int(positions[-1]) + 1] if self.plan.prefix else tokens
+    def prefix_length(self, part: slice) -> int:
+        """Return how many positions can matter to a part of the targets; the deltas of later ones are zero."""
+        return int(self.positions[part][-1]) + 1 if self.plan.prefix else self.tokens.shape[1]
 
     def _read_whole(self) -> TopRows:
         recording, logits = run_whole(self.model, self.tokens, self.sites)
@@ -185,9 +187,10 @@ class TokenGradients:
     def _read_cut(self) -> TopRows:
         """Run the whole sequence once and go back once from the sum of all scalars."""
         top = [Site(self.last, name) for name in "qo"] if self.plan.rows else []
-        recording, logits = run_cut(
-            self.model, self.tokens, sorted({*self.sites, *top}), cut_attention=self.plan.rows, head=True
-        )
+        with self._maps.kept():
+            recording, logits = run_cut(
+                self.model, self.tokens, sorted({*self.sites, *top}), cut_attention=self.plan.rows, head=True
+            )
         assert logits is not None
         logits = logits[self.positions]
         total = scalars(logits, self.targets, self.quantity).sum()
@@ -274,14 +277,16 @@ class TokenGradients:
             if self._whole is not None and prefix.shape == self.tokens.shape:
                 recording, self._whole = self._whole, None
                 return recording
-            return run_cut(self.model, prefix, sites, cut_attention=self.plan.rows, head=False)[0]
+            with self._maps.reused():
+                return run_cut(self.model, prefix, sites, cut_attention=self.plan.rows, head=False)[0]
 
     def _pull(
         self, outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor], keep: bool
     ) -> Sequence[Tensor]:
         """Vector-Jacobian products for c cotangents at once, each (c, *shape of its output)."""
         if self.plan.batched:
-            return torch.autograd.grad(outputs, inputs, cotangents, retain_graph=keep, is_grads_batched=True)
+            # Not autograd's is_grads_batched: it batches fewer operations and loops over the rest, SiLU among them.
+            return torch.func.vmap(lambda *c: torch.autograd.grad(outputs, inputs, c, retain_graph=keep))(*cotangents)
         count = len(cotangents[0])
         each = [
             torch.autograd.grad(outputs, inputs, [c[i] for c in cotangents], retain_graph=keep or i < count - 1)
@@ -343,8 +348,13 @@ def _sample_deltas(model: TransformerBridge, tokens: Tensor, plan: Plan) -> dict
     positions = torch.arange(tokens.shape[1] - 1, device=tokens.device)
     gradients = TokenGradients(model, tokens, positions, sites, plan=plan)
     found = {d.site: _one_hot(d.values, positions, len(positions))[:, 0] for d in gradients.top_deltas()}
-    for _, delta in gradients.block_deltas(slice(0, len(positions)), 8):
-        found[delta.site] = delta.values[:, : len(positions)]
+    half = len(positions) // 2
+    for block in (slice(0, half), slice(half, len(positions))):
+        for part, delta in gradients.block_deltas(block, 8):
+            length = min(delta.values.shape[1], len(positions))
+            shape = (len(positions), len(positions), delta.values.shape[2])
+            whole = found.setdefault(delta.site, delta.values.new_zeros(shape))
+            whole[part, :length] = delta.values[:, :length]
     return found
 
 

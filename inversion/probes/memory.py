@@ -9,10 +9,13 @@ from typing import Any
 
 import psutil
 import torch
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 CACHE_ELEMENTS = 3 * 2**19
 """On a CPU a chunk's widest tensor should stay in cache, (about 6 MB of float32): beyond, memory traffic dominates."""
+NORMS_ELEMENTS = 2**18
+"""What norms are computed from should stay in the cache of one core (1 MB of float32), or be that of a few tokens."""
 FEWEST_ROWS = 256
 """Yet a matrix product wants this many rows to be worth reading the weights for."""
 SHARE_OF_FREE = 0.25
@@ -74,6 +77,14 @@ def chunk_size(model: TransformerBridge, length: int, block: int, workers: int =
         busy = max(CACHE_ELEMENTS // max(d_model, d_ff, heads * length), FEWEST_ROWS) // length
         fitting = min(fitting, busy)
     return max(1, min(block, fitting))
+
+
+def norms_at_once(deltas: Tensor) -> int:
+    """Return for how many of c targets, (c, b, d_out), to compute norms together.
+
+    A CPU decomposes one matrix after another anyway; a GPU wants them all.
+    """
+    return max(4, NORMS_ELEMENTS // deltas[0].numel()) if deltas.device.type == "cpu" else len(deltas)
 
 
 def free_bytes(device: torch.device) -> int:

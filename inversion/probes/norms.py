@@ -9,7 +9,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from inversion.probes.linear import product
+
 NORMS = ("nuclear", "frobenius", "spectral", "l1")
+PANEL = 64
+"""Rows at a time where half of a product need not be computed: smaller panels skip more of it, larger ones run faster."""
 
 
 def triangular_factor(inputs: Tensor) -> Tensor:
@@ -34,7 +38,7 @@ def factored_norms(factor: Tensor, delta: Tensor, names: Sequence[str]) -> dict[
         names: Among nuclear, frobenius and spectral.
     """
     prefix = delta.shape[1]
-    core = factor[:prefix, :prefix] @ delta.to(factor.dtype)  # (c, min(n, d_in), d_out)
+    core = _triangular_product(factor[:prefix, :prefix], delta.to(factor.dtype))  # (c, min(n, d_in), d_out)
     norms = {}
     if "frobenius" in names:
         norms["frobenius"] = torch.linalg.vector_norm(core, dim=(1, 2))
@@ -60,8 +64,36 @@ def singular_values(matrices: Tensor) -> Tensor:
     if matrices.dtype == torch.float64:
         return torch.linalg.svdvals(matrices).flip(-1)
     wide = matrices.double()
-    gram = wide @ wide.mT if wide.shape[1] <= wide.shape[2] else wide.mT @ wide
-    return torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
+    gram = _lower_gram(wide if wide.shape[1] <= wide.shape[2] else wide.mT)
+    return torch.linalg.eigvalsh(gram, UPLO="L").clamp_min(0).sqrt()
+
+
+def _triangular_product(factor: Tensor, matrices: Tensor) -> Tensor:
+    """Return ``R @ M``, (c, m, d), for upper triangular R (m, n) and c matrices M (c, n, d).
+
+    On a CPU the zeros of a large R are skipped panel by panel, and each panel goes through the faster product.
+    """
+    panel = 2 * PANEL
+    if matrices.device.type != "cpu" or len(factor) <= panel:
+        return factor @ matrices
+    result = matrices.new_empty(len(matrices), len(factor), matrices.shape[2])
+    for start in range(0, len(factor), panel):
+        rows = factor[start : start + panel, start:]
+        for of_one, matrix in zip(result, matrices, strict=True):
+            of_one[start : start + panel] = product(rows, matrix[start:].T)
+    return result
+
+
+def _lower_gram(matrices: Tensor) -> Tensor:
+    """Return ``M @ M^T``, (c, m, m), for c matrices (c, m, n), right on the diagonal and below only."""
+    if matrices.device.type != "cpu":
+        return matrices @ matrices.mT
+    count, rows, _ = matrices.shape
+    gram = matrices.new_zeros(count, rows, rows)
+    for start in range(0, rows, PANEL):
+        stop = min(start + PANEL, rows)
+        gram[:, start:stop, :stop] = matrices[:, start:stop] @ matrices[:, :stop].mT
+    return gram
 
 
 def rank_one_norms(inputs: Tensor, delta: Tensor, names: Sequence[str]) -> dict[str, Tensor]:

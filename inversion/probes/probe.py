@@ -19,7 +19,7 @@ from inversion.models import context_length, describe_model, load_model
 from inversion.probes.capture import PROJECTIONS, Site, frozen, select_layers, select_projections
 from inversion.probes.entropy import layer_entropy_bits, token_uncertainty
 from inversion.probes.gradients import QUANTITIES, Delta, Quantity, TokenGradients
-from inversion.probes.memory import block_size, chunk_size, is_out_of_memory, worker_count
+from inversion.probes.memory import block_size, chunk_size, is_out_of_memory, norms_at_once, worker_count
 from inversion.probes.norms import NORMS, factored_norms, l1_norm, rank_one_norms, triangular_factor
 
 Text = str | Sequence[int]
@@ -204,11 +204,12 @@ def _measure_norms(
     workers = worker_count(len(blocks), device)
 
     def work(targets: slice) -> None:
-        for part, delta in _in_memory(gradients, targets, chunk, workers):
-            values = factored_norms(factors[delta.site], delta.values, norms)
-            if "l1" in norms:
-                values["l1"] = l1_norm(gradients.inputs[delta.site][: delta.values.shape[1]], delta.values)
-            keep(part, delta, values)
+        for chunked, delta in _in_memory(gradients, targets, chunk, workers):
+            for part, few in _prefixes(gradients, chunked, delta.values):
+                values = factored_norms(factors[delta.site], few, norms)
+                if "l1" in norms:
+                    values["l1"] = l1_norm(gradients.inputs[delta.site][: few.shape[1]], few)
+                keep(part, delta, values)
 
     _side_by_side(work, blocks, workers)
     return measured
@@ -234,6 +235,17 @@ def _in_memory(
                 ) from error
         chunk = max(1, chunk // 2)
         warnings.warn(f"memory ran out; going on with {chunk} tokens at a time", stacklevel=4)
+
+
+def _prefixes(gradients: TokenGradients, part: slice, values: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Take the deltas of a part of the targets, (c, b, d_out), a few targets at a time, each few on its own prefix.
+
+    The work on a norm grows with the cube of the prefix.
+    """
+    few = norms_at_once(values)
+    for start in range(part.start, part.stop, few):
+        group = slice(start, min(start + few, part.stop))
+        yield group, values[group.start - part.start : group.stop - part.start, : gradients.prefix_length(group)]
 
 
 def _triangular_factors(inputs: Mapping[Site, Tensor], sites: Iterable[Site]) -> dict[Site, Tensor]:

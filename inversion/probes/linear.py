@@ -1,0 +1,144 @@
+"""Linear maps of one sequence: each computed once, and by the machine's faster matrix product.
+
+In a causal model a prefix writes the first rows of what the whole sequence writes. So the whole sequence is run once,
+and the forward pass of a prefix, which is only needed for its graph, takes those rows instead of multiplying again.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformer_lens.model_bridge import TransformerBridge
+from transformers.pytorch_utils import Conv1D
+
+Map = Callable[[Tensor], Tensor]
+
+
+def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return ``rows @ weight.T + bias``.
+
+    Where it is the faster one, oneDNN's kernel does it instead of the BLAS that torch was built with: see
+    :func:`prefers_onednn`.
+
+    Args:
+        rows: (..., d_in).
+        weight: (d_out, d_in), in any memory layout.
+        bias: (d_out,).
+
+    Returns:
+        (..., d_out).
+    """
+    if rows.device.type == "cpu" and rows.dtype == weight.dtype == torch.float32 and prefers_onednn():
+        return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+    return nn.functional.linear(rows, weight, bias)
+
+
+@cache
+def prefers_onednn() -> bool:
+    """Whether float32 products on this CPU should go through oneDNN.
+
+    Torch's BLAS on x86, MKL, keeps to 256-bit registers on processors that are not Intel's, and oneDNN does not:
+    where there are 512-bit ones it was twice as fast on many rows and three times as fast on few (``inversion bench``
+    prints both rates). The rule looks at the processor and not at a clock, so that a machine always rounds alike.
+    """
+    return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+class LinearMaps:
+    """The linear maps of a model while one sequence is probed.
+
+    Kinds that are not known here (quantized ones, say) and modules whose ``forward`` somebody has replaced stay as
+    they are. Maps that are called more than once, or on something else than one sequence, as experts are, are always
+    computed.
+    """
+
+    def __init__(self, model: TransformerBridge) -> None:
+        kinds = (nn.Linear, Conv1D)
+        modules = model.original_model.modules()
+        self._maps: list[Any] = [m for m in modules if type(m) in kinds and "forward" not in vars(m)]
+        self._calls: dict[nn.Module, int] = dict.fromkeys(self._maps, 0)
+        self._written: dict[nn.Module, Tensor] = {}
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Compute what the maps write inside, and keep it."""
+
+        def compute(module: Any, weight: Tensor) -> Map:
+            def forward(inputs: Tensor) -> Tensor:
+                self._calls[module] += 1
+                with torch.no_grad():
+                    output = product(inputs, weight, module.bias)
+                if inputs.ndim == 3:
+                    self._written[module] = output
+                return _LinearMap.apply(inputs, weight, [output])
+
+            return forward
+
+        with _replaced({module: compute(module, _weight(module)) for module in self._maps}):
+            yield
+
+    @contextmanager
+    def reused(self) -> Iterator[None]:
+        """Hand out the first rows of what was kept instead of computing them, with the same gradient."""
+
+        def look_up(written: Tensor, weight: Tensor) -> Map:
+            return lambda inputs: _LinearMap.apply(inputs, weight, [written[:, : inputs.shape[1]]])
+
+        once = {module: written for module, written in self._written.items() if self._calls[module] == 1}
+        with _replaced({module: look_up(written, _weight(module)) for module, written in once.items()}):
+            yield
+
+
+def _weight(module: Any) -> Tensor:
+    """Return the weight as (d_out, d_in)."""
+    return module.weight.T if isinstance(module, Conv1D) else module.weight
+
+
+@contextmanager
+def _replaced(forwards: dict[nn.Module, Map]) -> Iterator[None]:
+    """Replace the ``forward`` of modules, and take the replacements away again."""
+    try:
+        for module, forward in forwards.items():
+            module.forward = forward
+        yield
+    finally:
+        for module in forwards:
+            vars(module).pop("forward", None)
+
+
+class _LinearMap(torch.autograd.Function):
+    """A linear map with weight (d_out, d_in) whose output is known. The weight gets no gradient."""
+
+    @staticmethod
+    def forward(inputs: Tensor, weight: Tensor, output: list[Tensor]) -> Tensor:
+        # In a list, since a tensor that is handed through would be taken for an input of the graph.
+        return output[0]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (weight,) = ctx.saved_tensors
+        return _Pull.apply(grads[0], weight), None, None
+
+
+class _Pull(torch.autograd.Function):
+    """Gradients at a linear map's output, (..., d_out), carried to its input, (..., d_in)."""
+
+    @staticmethod
+    def forward(grad: Tensor, weight: Tensor) -> Tensor:
+        return product(grad, weight.T)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        """Keep nothing: gradients of gradients are never asked for."""
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, grad: Tensor, weight: Tensor) -> tuple[Tensor, int]:
+        """Many cotangents are only more rows; the weight is the same for all."""
+        return product(grad.movedim(in_dims[0], 0), weight.T), 0
