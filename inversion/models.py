@@ -163,7 +163,8 @@ def _follow_fused_weights(bridge: TransformerBridge) -> None:
     """Keep split q, k, v weights equal to the fused weight they came from.
 
     Some bridges split a fused projection by copying, so that later updates of the original would not show. There the
-    copies are taken anew before every forward pass.
+    copies are compared before every forward pass, and taken anew where they differ: to write into them would void the
+    graph of an earlier pass that is still in use.
     """
     stale = []
     for block in bridge.blocks:
@@ -181,7 +182,8 @@ def _follow_fused_weights(bridge: TransformerBridge) -> None:
         for attention in stale:
             for name, new in zip("qkv", attention.split_qkv_matrix(attention.original_component), strict=True):
                 for old, fresh in zip(getattr(attention, name).parameters(), new.parameters(), strict=True):
-                    old.copy_(fresh)
+                    if not torch.equal(old, fresh):
+                        old.copy_(fresh)
 
     bridge.original_model.register_forward_pre_hook(refresh)
 

@@ -13,7 +13,7 @@ from inversion.probes.linear import product
 
 NORMS = ("nuclear", "frobenius", "spectral", "l1")
 PANEL = 64
-"""Rows at a time where half of a product need not be computed: smaller panels skip more of it, larger ones run faster."""
+"""Rows at a time where half of a product is not needed: smaller panels skip more of it, larger ones run faster."""
 
 
 def triangular_factor(inputs: Tensor) -> Tensor:
@@ -41,7 +41,8 @@ def factored_norms(factor: Tensor, delta: Tensor, names: Sequence[str]) -> dict[
     core = _triangular_product(factor[:prefix, :prefix], delta.to(factor.dtype))  # (c, min(n, d_in), d_out)
     norms = {}
     if "frobenius" in names:
-        norms["frobenius"] = torch.linalg.vector_norm(core, dim=(1, 2))
+        # A long sum of squares loses more digits in float32 than the entries have lost so far.
+        norms["frobenius"] = torch.linalg.vector_norm(core, dim=(1, 2), dtype=torch.float64)
     if "nuclear" in names or "spectral" in names:
         values = singular_values(core)
         if "nuclear" in names:

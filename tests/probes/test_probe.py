@@ -97,6 +97,16 @@ def test_results_do_not_depend_on_block_and_chunk(block, chunk):
     np.testing.assert_allclose(found.nuclear, expected.nuclear, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("block", "chunk"), [(1000, 16), (7, 3), (16, 1)])
+def test_nor_do_those_of_a_trained_model_on_a_long_response(block, chunk):
+    bridge = inversion.load_model("slow")
+    tokens = token_ids(180, vocabulary=30)
+    expected = inversion.probe(bridge, tokens[:20], tokens[20:])
+    found = inversion.probe(bridge, tokens[:20], tokens[20:], block=block, chunk=chunk)
+    for name in ("nuclear", "frobenius"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-6)
+
+
 @pytest.fixture
 def threads():
     """Return torch's setter of threads; the number is afterwards as it was."""
@@ -105,7 +115,7 @@ def threads():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
 def test_two_workers_give_what_one_gives_and_leave_the_threads_alone(family, threads):
     bridge = inversion.load_model(tiny_model(family))
     threads(1)
