@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -285,8 +285,12 @@ class TokenGradients:
     ) -> Sequence[Tensor]:
         """Vector-Jacobian products for c cotangents at once, each (c, *shape of its output)."""
         if self.plan.batched:
+
+            def pull(*one: Any) -> Any:
+                return torch.autograd.grad(outputs, inputs, one, retain_graph=keep)
+
             # Not autograd's is_grads_batched: it batches fewer operations and loops over the rest, SiLU among them.
-            return torch.func.vmap(lambda *c: torch.autograd.grad(outputs, inputs, c, retain_graph=keep))(*cotangents)
+            return torch.func.vmap(pull)(*cotangents)
         count = len(cotangents[0])
         each = [
             torch.autograd.grad(outputs, inputs, [c[i] for c in cotangents], retain_graph=keep or i < count - 1)
