@@ -16,6 +16,13 @@ from transformers.pytorch_utils import Conv1D
 
 Map = Callable[[Tensor], Tensor]
 
+PANELS = (256, 64)
+"""Rows that oneDNN multiplies at a time.
+
+It compiles code for every number of rows it meets, about half a millisecond and up to some megabytes each, and keeps
+it. Prefixes come in any length, so they are cut into pieces of two sizes; fewer rows than the smaller go another way.
+"""
+
 
 def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return ``rows @ weight.T + bias``.
@@ -32,8 +39,20 @@ def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         (..., d_out).
     """
     if rows.device.type == "cpu" and rows.dtype == weight.dtype == torch.float32 and prefers_onednn():
-        return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+        return _in_panels(rows.reshape(-1, rows.shape[-1]), weight, bias).view(*rows.shape[:-1], len(weight))
     return nn.functional.linear(rows, weight, bias)
+
+
+def _in_panels(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    result, start = rows.new_empty(len(rows), len(weight)), 0
+    for size in PANELS:
+        while len(rows) - start >= size:
+            panel = slice(start, start + size)
+            result[panel] = torch.ops.mkldnn._linear_pointwise(rows[panel], weight, bias, "none", [], "")
+            start += size
+    if start < len(rows):
+        result[start:] = nn.functional.linear(rows[start:], weight, bias)
+    return result
 
 
 @cache
@@ -41,8 +60,8 @@ def prefers_onednn() -> bool:
     """Whether float32 products on this CPU should go through oneDNN.
 
     Torch's BLAS on x86, MKL, keeps to 256-bit registers on processors that are not Intel's, and oneDNN does not:
-    where there are 512-bit ones it was twice as fast on many rows and three times as fast on few (``inversion bench``
-    prints both rates). The rule looks at the processor and not at a clock, so that a machine always rounds alike.
+    where there are 512-bit ones it was twice as fast (``inversion bench`` prints both rates). The rule looks at the
+    processor and not at a clock, so that a machine always rounds alike.
     """
     return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
 

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from inversion.probes.linear import product
-
 NORMS = ("nuclear", "frobenius", "spectral", "l1")
 PANEL = 64
 """Rows at a time where half of a product is not needed: smaller panels skip more of it, larger ones run faster."""
@@ -70,18 +68,13 @@ def singular_values(matrices: Tensor) -> Tensor:
 
 
 def _triangular_product(factor: Tensor, matrices: Tensor) -> Tensor:
-    """Return ``R @ M``, (c, m, d), for upper triangular R (m, n) and c matrices M (c, n, d).
-
-    On a CPU the zeros of a large R are skipped panel by panel, and each panel goes through the faster product.
-    """
-    panel = 2 * PANEL
-    if matrices.device.type != "cpu" or len(factor) <= panel:
+    """Return ``R @ M``, (c, m, d), for upper triangular R (m, n) and c matrices M (c, n, d)."""
+    if matrices.device.type != "cpu":
         return factor @ matrices
     result = matrices.new_empty(len(matrices), len(factor), matrices.shape[2])
-    for start in range(0, len(factor), panel):
-        rows = factor[start : start + panel, start:]
-        for of_one, matrix in zip(result, matrices, strict=True):
-            of_one[start : start + panel] = product(rows, matrix[start:].T)
+    for start in range(0, len(factor), 2 * PANEL):
+        panel = slice(start, start + 2 * PANEL)
+        result[:, panel] = factor[panel, start:] @ matrices[:, start:]
     return result
 
 

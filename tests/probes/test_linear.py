@@ -27,7 +27,7 @@ class Blocks(nn.Module):
         self.original_model = nn.ModuleList(modules)
 
 
-@pytest.mark.parametrize("shape", [(7,), (1, 7), (3, 1, 7)])
+@pytest.mark.parametrize("shape", [(7,), (64,), (1, 333), (3, 1, 200)])
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_product_is_the_exact_one_to_rounding(onednn, shape, transposed, bias):
