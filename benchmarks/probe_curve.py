@@ -62,6 +62,8 @@ def draw(rows: list[dict]) -> None:
         ax.loglog(lengths, limits, "--", color="#777777", label="fewest operations")
         line = [milliseconds[0] * length / lengths[0] for length in lengths]
         ax.loglog(lengths, line, ":", color="#b2411e", label="linear in the length")
+        ax.set_xticks(lengths, [str(length) for length in lengths])
+        ax.minorticks_off()
         ax.set(xlabel="tokens in the response", ylabel="milliseconds a token")
         ax.legend()
         IMAGE.parent.mkdir(parents=True, exist_ok=True)

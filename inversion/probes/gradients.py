@@ -322,12 +322,26 @@ def _candidates(model: TransformerBridge) -> Iterator[Plan]:
     # A float64 model may hold a norm or a softmax in float32, whose rounding depends on how a sum is taken apart. So
     # float64, which is asked for when digits count, takes the plain road.
     exact = next(model.original_model.parameters()).dtype == torch.float64
+    prefix = not exact and not _rotates_by_length(model)
     ends_in_attention = attention_layers(model)[-1] == len(model.blocks) - 1
     for batched in (True, False):
         if ends_in_attention and not exact:
-            yield Plan(cut=True, rows=True, batched=batched)
-        yield Plan(cut=True, rows=False, batched=batched, prefix=not exact)
-        yield Plan(cut=False, rows=False, batched=batched, prefix=not exact)
+            yield Plan(cut=True, rows=True, batched=batched, prefix=prefix)
+        yield Plan(cut=True, rows=False, batched=batched, prefix=prefix)
+        yield Plan(cut=False, rows=False, batched=batched, prefix=prefix)
+
+
+def _rotates_by_length(model: TransformerBridge) -> bool:
+    """Whether rotary frequencies hang on the length of the sequence: then a prefix on its own is another computation.
+
+    The few tokens that plans are tried on cannot show that.
+    """
+    config: Any = model.original_model.config
+    config = getattr(config, "text_config", None) or config
+    parameters = getattr(config, "rope_parameters", None) or {}
+    # One set for all layers, or one for each kind of layer.
+    sets = [parameters, *(value for value in parameters.values() if isinstance(value, dict))]
+    return any(one.get("rope_type") in ("longrope", "dynamic") for one in sets)
 
 
 def _agrees(model: TransformerBridge, tokens: Tensor, plan: Plan) -> bool:

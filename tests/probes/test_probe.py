@@ -43,6 +43,23 @@ def test_norms_equal_the_dumb_way(family, dtype, bound):
     assert largest_error(model, capture, norms=["l1"]) < 5 * bound
 
 
+def test_a_model_that_rotates_long_sequences_otherwise_than_short_ones():
+    """The prefixes of the first tokens alone would be short ones."""
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 100.0,
+        "short_factor": [1.0] * 4,
+        "long_factor": [1.0, 2.0, 4.0, 8.0],
+        "original_max_position_embeddings": 12,
+    }
+    model = tiny_model("llama", rope_parameters=rope)
+    bridge = inversion.load_model(model)
+    full = inversion.probe(bridge, PROMPT, RESPONSE, norms=NORMS, block=2)
+    assert largest_error(model, full, norms=NORMS[:3]) < 1e-5
+    first = inversion.probe(bridge, PROMPT, RESPONSE, targets=(0, 3))
+    np.testing.assert_allclose(first.nuclear, full.nuclear[[0, 3]], rtol=1e-5)
+
+
 @pytest.mark.parametrize("quantity", ["log_prob", "entropy"])
 def test_other_quantities_equal_the_dumb_way(quantity):
     model = tiny_model("llama", dtype=torch.float64)
