@@ -203,27 +203,31 @@ def _measure_norms(
     blocks = [slice(start, min(start + block, count)) for start in range(0, count, block)][::-1]
     workers = worker_count(len(blocks), device)
 
-    def work(targets: slice) -> None:
-        for chunked, delta in _in_memory(gradients, targets, chunk, workers):
-            for part, few in _prefixes(gradients, chunked, delta.values):
-                values = factored_norms(factors[delta.site], few, norms)
-                if "l1" in norms:
-                    values["l1"] = l1_norm(gradients.inputs[delta.site][: few.shape[1]], few)
-                keep(part, delta, values)
+    def measure(chunked: slice, delta: Delta) -> None:
+        for part, few in _prefixes(gradients, chunked, delta.values):
+            values = factored_norms(factors[delta.site], few, norms)
+            if "l1" in norms:
+                values["l1"] = l1_norm(gradients.inputs[delta.site][: few.shape[1]], few)
+            keep(part, delta, values)
 
-    _side_by_side(work, blocks, workers)
+    _side_by_side(lambda targets: _in_memory(gradients, targets, chunk, workers, measure), blocks, workers)
     return measured
 
 
 def _in_memory(
-    gradients: TokenGradients, targets: slice, chunk: int | None, workers: int
-) -> Iterator[tuple[slice, Delta]]:
-    """Yield a block's deltas; where memory runs out, halve the chunk, start the block again and say so."""
+    gradients: TokenGradients,
+    targets: slice,
+    chunk: int | None,
+    workers: int,
+    measure: Callable[[slice, Delta], None],
+) -> None:
+    """Measure a block's deltas; where memory runs out, halve the chunk, start the block again and say so."""
     length = int(gradients.positions[targets][-1]) + 1
     chunk = chunk or chunk_size(gradients.model, length, targets.stop - targets.start, workers)
     while True:
         try:
-            yield from gradients.block_deltas(targets, chunk)
+            for part, delta in gradients.block_deltas(targets, chunk):
+                measure(part, delta)
             return
         except RuntimeError as error:
             if not is_out_of_memory(error):
