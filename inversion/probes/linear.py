@@ -63,7 +63,8 @@ def prefers_onednn() -> bool:
     where there are 512-bit ones it was twice as fast (``inversion bench`` prints both rates). The rule looks at the
     processor and not at a clock, so that a machine always rounds alike.
     """
-    return torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return there and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 class LinearMaps:
