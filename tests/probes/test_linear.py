@@ -38,6 +38,19 @@ def test_a_product_is_the_exact_one_to_rounding(onednn, shape, transposed, bias)
     torch.testing.assert_close(product(rows, weight, offset).double(), exact, rtol=1e-5, atol=1e-5)
 
 
+@needs_onednn
+def test_onednn_meets_two_numbers_of_rows_only(monkeypatch):
+    """It keeps code and memory for each that it meets."""
+    met, multiply = set(), torch.ops.mkldnn._linear_pointwise
+    monkeypatch.setattr(linear, "prefers_onednn", lambda: True)
+    monkeypatch.setattr(
+        torch.ops.mkldnn, "_linear_pointwise", lambda rows, *rest: met.add(len(rows)) or multiply(rows, *rest)
+    )
+    for length in range(1, 700, 13):
+        product(torch.randn(length, 8), torch.randn(4, 8))
+    assert met == set(linear.PANELS)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_other_dtypes_keep_torchs_own_product(onednn, dtype):
     rows, weight = torch.randn(5, 33).to(dtype), torch.randn(21, 33).to(dtype)
