@@ -11,7 +11,7 @@ from torch import Tensor
 
 NORMS = ("nuclear", "frobenius", "spectral", "l1")
 PANEL = 64
-"""Rows at a time where half of a product is not needed: smaller panels skip more of it, larger ones run faster."""
+"""Rows at a time where half of a product is not needed. Smaller panels skip more of it, larger ones run faster."""
 
 
 def triangular_factor(inputs: Tensor) -> Tensor:
