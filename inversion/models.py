@@ -104,6 +104,12 @@ def describe_model(model: TransformerBridge) -> dict[str, Any]:
     }
 
 
+def text_config(model: TransformerBridge) -> Any:
+    """Return the configuration of the language model, also where it is one part of a larger model."""
+    config: Any = model.original_model.config
+    return getattr(config, "text_config", None) or config
+
+
 def context_length(model: TransformerBridge) -> int | None:
     """Return the longest sequence the model accepts, in tokens, or None where it states no limit."""
     config: Any = model.original_model.config

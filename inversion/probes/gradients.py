@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from inversion.models import text_config
 from inversion.probes.capture import PROJECTIONS, Recording, Site, attention_layers, run_cut, run_whole
 from inversion.probes.linear import LinearMaps
 
@@ -336,9 +337,7 @@ def _rotates_by_length(model: TransformerBridge) -> bool:
 
     The few tokens that plans are tried on cannot show that.
     """
-    config: Any = model.original_model.config
-    config = getattr(config, "text_config", None) or config
-    parameters = getattr(config, "rope_parameters", None) or {}
+    parameters = getattr(text_config(model), "rope_parameters", None) or {}
     # One set for all layers, or one for each kind of layer.
     sets = [parameters, *(value for value in parameters.values() if isinstance(value, dict))]
     return any(one.get("rope_type") in ("longrope", "dynamic") for one in sets)

@@ -5,12 +5,13 @@ Targets go in blocks that share a prefix, and a block in chunks that share a bac
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import psutil
 import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
+
+from inversion.models import text_config
 
 CACHE_ELEMENTS = 3 * 2**19
 """On a CPU a chunk's widest tensor should stay in cache, (about 6 MB of float32): beyond, memory traffic dominates."""
@@ -105,8 +106,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 def _widths(model: TransformerBridge) -> tuple[int, int, int]:
     """Return residual width, feed-forward width that is active for a token, and attention heads."""
-    config: Any = model.original_model.config
-    config = getattr(config, "text_config", None) or config
+    config = text_config(model)
     d_model = int(model.cfg.d_model)
     d_ff = next(
         (getattr(config, name) for name in ("intermediate_size", "ffn_dim", "n_inner") if getattr(config, name, None)),
