@@ -101,8 +101,10 @@ def test_bad_comparisons_are_one_sentence(overrides, message):
 
 
 def test_a_comparison_has_to_be_named(capsys):
-    assert main(["train", "compare"]) == 2
-    assert "name the comparison" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as left:
+        main(["train", "compare"])
+    assert left.value.code == 2
+    assert "train compare: error: the following arguments are required: config" in capsys.readouterr().err
 
 
 def write_config(folder, checkpoint):

@@ -1,0 +1,66 @@
+"""``inversion probe``."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from inversion.commands.options import numbers, option, required, settings
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Measure a model on prompts and write a run; a run that was interrupted goes on."""
+
+    model: str = required("shipped model (fast, half, slow), model folder or hub id")
+    prompts: str = required("JSONL or Parquet file with a prompt column, or a reasoning-gym task")
+    out: str = required("folder of the run")
+    limit: int | None = option("most problems to use", None, type=int)
+    seed: int = option("seed of sampling, of drawn targets and of random weights", 0, type=int)
+    norms: tuple[str, ...] = option("comma-separated: nuclear, frobenius, spectral, l1", ("nuclear", "frobenius"))
+    layers: tuple[int, ...] | None = option("comma-separated; negative ones count from the end", None, type=numbers)
+    projections: tuple[str, ...] = option("comma-separated: q, k, v, o", ("q", "k", "v", "o"))
+    quantity: str = option("what is differentiated", "logit", choices=("logit", "log_prob", "entropy"))
+    targets: int | None = option("draw this many tokens of each response", None, type=int)
+    dtype: str = option("float32, float64, bfloat16 or float16", "float32")
+    device: str = option("auto, cpu, cuda, ...", "auto")
+    temperature: float = option("of sampling; 0 takes the most probable token", 1.0, type=float)
+    max_new_tokens: int = option("longest generated response", 512, type=int)
+    task_options: dict[str, Any] | None = option(
+        "settings of the task's generator, such as max_terms=4,max_digits=2", None, type=settings
+    )
+    revision: str | None = option("branch, tag or commit of a hub model", None)
+    random_weights: bool = option("keep the architecture, draw new weights: the control model", False)
+    trust_remote_code: bool = option("run code that comes with the checkpoint", False)
+    overwrite: bool = option("replace another run in OUT", False)
+
+    def __call__(self) -> None:
+        """Run the command."""
+        from inversion.responses import Generation, read_problems
+
+        problems = read_problems(self.prompts, self.limit, self.seed, self.task_options)
+        generation = Generation(self.temperature, self.max_new_tokens)
+        from transformers.utils.logging import disable_progress_bar
+
+        from inversion.measure import Measurement, measure_run
+        from inversion.models import load_model
+
+        disable_progress_bar()  # of loading weights, which takes no time; downloads still show theirs
+        model = load_model(
+            self.model,
+            self.device,
+            self.dtype,
+            revision=self.revision,
+            trust_remote_code=self.trust_remote_code,
+            random_weights=self.random_weights,
+            seed=self.seed,
+        )
+        folder = measure_run(
+            model,
+            problems,
+            self.out,
+            source=self.prompts,
+            measurement=Measurement(self.norms, self.layers, self.projections, self.quantity, self.targets),  # pyright: ignore[reportArgumentType]
+            generation=generation,
+            seed=self.seed,
+            overwrite=self.overwrite,
+        )
+        print(f"{folder} is complete; see it with: inversion stats {folder}")
