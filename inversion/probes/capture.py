@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
 from inversion.errors import InputError
+from inversion.hooks import hooks
 
 PROJECTIONS = ("q", "k", "v", "o")
 
@@ -115,7 +116,7 @@ def frozen(model: nn.Module) -> Iterator[None]:
 def run_whole(model: TransformerBridge, tokens: Tensor, sites: Sequence[Site]) -> tuple[Recording, Tensor]:
     """Run the model on ``tokens`` (1, T) with one uncut graph from the sites to the logits (T, V)."""
     recording = Recording()
-    with _hooks() as add:
+    with hooks() as add:
         _record(model, sites, recording, add)
         logits = _forward(model, tokens)
     return recording, logits
@@ -138,7 +139,7 @@ def run_cut(
     """
     recording = Recording()
     lowest, last = sites[0].layer, len(model.blocks) - 1
-    with _hooks() as add:
+    with hooks() as add:
         for layer in range(lowest, last + 1):
             _cut_before(model, layer, recording, add, leaf=layer > lowest)
         _cut_after(model, last, recording, add, stop=not head)
@@ -156,17 +157,6 @@ def _forward(model: TransformerBridge, tokens: Tensor) -> Tensor:
     hf_model: Any = model.original_model
     with torch.enable_grad():
         return hf_model(input_ids=tokens, use_cache=False).logits[0]
-
-
-@contextmanager
-def _hooks() -> Iterator[Any]:
-    """Yield a function that registers a hook and see to it that all of them are removed."""
-    handles: list[Any] = []
-    try:
-        yield handles.append
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _projections(model: TransformerBridge, layer: int) -> dict[str, nn.Module]:

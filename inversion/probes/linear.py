@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformers.pytorch_utils import Conv1D
 
+from inversion.hooks import replaced
+
 Map = Callable[[Tensor], Tensor]
 
 PANELS = (256, 64)
@@ -97,7 +99,7 @@ class LinearMaps:
 
             return forward
 
-        with _replaced({module: compute(module, _weight(module)) for module in self._maps}):
+        with replaced({module: compute(module, _weight(module)) for module in self._maps}):
             yield
 
     @contextmanager
@@ -108,25 +110,13 @@ class LinearMaps:
             return lambda inputs: _LinearMap.apply(inputs, weight, [written[:, : inputs.shape[1]]])
 
         once = {module: written for module, written in self._written.items() if self._calls[module] == 1}
-        with _replaced({module: look_up(written, _weight(module)) for module, written in once.items()}):
+        with replaced({module: look_up(written, _weight(module)) for module, written in once.items()}):
             yield
 
 
 def _weight(module: Any) -> Tensor:
     """Return the weight as (d_out, d_in)."""
     return module.weight.T if isinstance(module, Conv1D) else module.weight
-
-
-@contextmanager
-def _replaced(forwards: dict[nn.Module, Map]) -> Iterator[None]:
-    """Replace the ``forward`` of modules, and take the replacements away again."""
-    try:
-        for module, forward in forwards.items():
-            module.forward = forward
-        yield
-    finally:
-        for module in forwards:
-            vars(module).pop("forward", None)
 
 
 class _LinearMap(torch.autograd.Function):
