@@ -83,6 +83,23 @@ def response_of(run: xr.Dataset) -> Ints:
     return np.unique(column(run, "response"), return_inverse=True)[1].astype(np.intp)
 
 
+def reading_order(run: xr.Dataset, used: np.ndarray) -> Ints:
+    """Rows of the tokens that are used, response by response and by position; by row where positions are unknown.
+
+    Every statistic that looks at the order of tokens asks here, after it has dropped what it cannot use.
+
+    Args:
+        run: A run of n tokens.
+        used: Which of them are used, (n,).
+
+    Returns:
+        Row numbers, one for each used token.
+    """
+    place = column(run, "position") if "position" in run.variables else np.arange(used.size)
+    rows = np.flatnonzero(used)
+    return rows[np.lexsort((place[rows], response_of(run)[rows]))]
+
+
 def column(run: xr.Dataset, name: str) -> np.ndarray:
     """One per-token variable or coordinate as an (n,) array; a scalar one is repeated."""
     if name not in run.variables:

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from inversion.errors import InputError
-from inversion.statistics._data import column, response_of, strength, tokens_of
+from inversion.statistics._data import column, reading_order, response_of, strength, tokens_of
 from inversion.statistics._infer import Sample, infer
 from inversion.statistics._options import Options, sample_of
 from inversion.statistics._parts import part_statistics, response_correlations
@@ -83,12 +83,15 @@ def positions_only(options: Options) -> Options:
 
 
 def arrays_of(run: xr.Dataset, options: Options) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Strength, entropy, response and cluster of the tokens that have the first two, each (n,), numbered from 0."""
+    """Strength, entropy, response and cluster of the tokens that have the first two, each (n,), numbered from 0.
+
+    They come in reading order: response by response, each by position.
+    """
     tokens = tokens_of(run, options.cluster)
     x, _, _ = strength(run, options.norm, options.layers, options.projections)
-    used = np.isfinite(x) & np.isfinite(tokens.entropy)
-    response, cluster = (np.unique(v[used], return_inverse=True)[1] for v in (tokens.response, tokens.cluster))
-    return x[used], tokens.entropy[used], response.astype(np.intp), cluster.astype(np.intp)
+    rows = reading_order(run, np.isfinite(x) & np.isfinite(tokens.entropy))
+    response, cluster = (np.unique(v[rows], return_inverse=True)[1] for v in (tokens.response, tokens.cluster))
+    return x[rows], tokens.entropy[rows], response.astype(np.intp), cluster.astype(np.intp)
 
 
 def _typical(x, y, response, cluster, method: str, min_tokens: int) -> Sample:

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from inversion.errors import InputError
-from inversion.statistics._data import check_run, column, response_of
+from inversion.statistics._data import check_run, column, reading_order, response_of
 from inversion.statistics._options import Options
 from inversion.statistics.difference import difference_of
 from inversion.statistics.results import Correlation, Difference, Result, measured, number, p_text, sizes, span
@@ -102,8 +102,7 @@ def think_masks(run: xr.Dataset, tags: tuple[str, str]) -> tuple[Mask, Mask]:
         raise InputError("tags must be two texts, such as ('<think>', '</think>').")
     text = np.array(["" if t is None or t != t else str(t) for t in column(run, "token_text")], dtype=object)
     response = response_of(run)
-    place = column(run, "position") if "position" in run.variables else np.arange(text.size)
-    order = np.lexsort((place, response))
+    order = reading_order(run, np.ones(text.size, bool))
     think, answer = np.zeros(text.size, bool), np.zeros(text.size, bool)
     for rows in np.split(order, np.flatnonzero(np.diff(response[order])) + 1):
         think[rows], answer[rows] = split_thinking(list(text[rows]), tags)

@@ -75,7 +75,7 @@ def within_response_shuffle(
     nan, reason = float("nan"), sample.reason
     estimate, moved = nan, np.array([nan])
     if reason is None:
-        x, y, response, _ = _in_order(run, chosen)
+        x, y, response, _ = arrays_of(run, chosen)
         estimate, moved = _moved(x, y, response, method, kind, chosen)
     tails = [0.5 - chosen.level / 2, 0.5 + chosen.level / 2]
     low, high = (float(v) for v in np.quantile(moved, tails))
@@ -99,16 +99,6 @@ def within_response_shuffle(
         seed=int(chosen.seed),
         reason=reason,
     )
-
-
-def _in_order(run: xr.Dataset, options: Options):
-    """Arrays with the tokens of each response together, in the order of their positions where these are known."""
-    x, y, response, cluster = arrays_of(run, options)
-    place = np.arange(x.size)
-    if "position" in run.variables and run["position"].dims == ("token",) and run.sizes["token"] == x.size:
-        place = run["position"].values
-    order = np.lexsort((place, response))
-    return x[order], y[order], response[order], cluster[order]
 
 
 def _moved(x: Floats, y: Floats, response: Ints, method: str, kind: str, options: Options):
