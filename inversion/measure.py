@@ -15,11 +15,11 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from inversion.errors import InputError
-from inversion.models import context_length, describe_model
+from inversion.models import context_length, decode, describe_model, encode
 from inversion.probes import probe
 from inversion.probes.capture import PROJECTIONS, select_layers, select_projections
 from inversion.probes.gradients import Quantity
-from inversion.probes.probe import check_norms, encode, package_versions
+from inversion.probes.probe import check_norms, package_versions
 from inversion.responses import Generation, Problem, generate
 from inversion.runs import RunWriter
 
@@ -146,7 +146,7 @@ def _row(
     if text is None:
         # The end token belongs to the measurement, not to the text.
         ids = response[:-1] if finished else response
-        text = model.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        text = decode(model.tokenizer, ids)
     return {
         "response": number,
         "prompt_id": hashlib.sha256(problem.prompt.encode()).hexdigest()[:12],

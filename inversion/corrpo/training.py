@@ -22,7 +22,7 @@ from inversion.demo.tasks import mixed_problems
 from inversion.errors import InputError
 from inversion.files import put
 from inversion.measure import measure_run
-from inversion.models import _load_config, _load_tokenizer, _load_weights, _locate, load_model
+from inversion.models import load_checkpoint, load_model
 from inversion.responses import Generation, Problem, read_problems
 from inversion.runs import load_responses, load_run
 from inversion.statistics import correlate
@@ -71,13 +71,9 @@ def train(spec: TrainSpec, *, resume: bool = False) -> Path:
 def build_trainer(spec: TrainSpec, problems: list[Problem], folder: Path) -> CorrPOTrainer:
     """Return the trainer that a specification describes, ready to train."""
     method = method_of(spec)
-    name, local = _locate(spec.model)
-    source: dict[str, Any] = {"revision": None, "trust_remote_code": False, "local_files_only": local}
-    config = _load_config(name, source)
-    tokenizer = _load_tokenizer(name, source)
+    model, tokenizer = load_checkpoint(spec.model, "cpu")  # The trainer moves it where it belongs.
     if tokenizer is None:
         raise InputError(f"{spec.model} came without a tokenizer; put one beside its weights.")
-    model = _load_weights(name, config, torch.float32, source)
     rewards: list[Callable] = [_reward(problems)]
     if method.overlong:
         # DAPO starts to punish in the last fifth of the length: 4096 of 20480 tokens.

@@ -15,14 +15,13 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from inversion import __version__
 from inversion.errors import InputError
-from inversion.models import context_length, describe_model, load_model
+from inversion.models import describe_model, load_model
+from inversion.models.tokenization import Text, encode, token_texts
 from inversion.probes.capture import PROJECTIONS, Site, frozen, select_layers, select_projections
 from inversion.probes.entropy import layer_entropy_bits, token_uncertainty
 from inversion.probes.gradients import QUANTITIES, Delta, Quantity, TokenGradients
 from inversion.probes.memory import block_size, chunk_size, is_out_of_memory, norms_at_once, worker_count
 from inversion.probes.norms import NORMS, factored_norms, l1_norm, rank_one_norms, triangular_factor
-
-Text = str | Sequence[int]
 
 
 def probe(
@@ -92,7 +91,8 @@ def probe(
     by_token |= uncertainty._asdict()
     variables: dict[str, Any] = {name: ("token", _numpy(values)) for name, values in by_token.items()}
     if model.tokenizer is not None:
-        variables["token_text"] = ("token", token_texts(model.tokenizer, written.tolist()))
+        texts = token_texts(model.tokenizer, response_ids)
+        variables["token_text"] = ("token", [texts[i] for i in index])
     shape = (len(index), len(chosen_layers), len(chosen_projections))
     variables["layer_entropy_bits"] = (("token", "layer"), _numpy(lens))
     for name, values in measured.items():
@@ -101,47 +101,10 @@ def probe(
     return xr.Dataset(variables, coords, _attributes(model, quantity, seed))
 
 
-def encode(model: TransformerBridge, prompt: Text, response: Text) -> tuple[list[int], list[int]]:
-    """Return the token ids of prompt and response, checked against the model's vocabulary and context."""
-    prompt_ids = _ids(model, prompt, "prompt", special=True)
-    response_ids = _ids(model, response, "response", special=False)
-    if not prompt_ids:
-        raise InputError("the prompt is empty; give at least one token, for instance the model's start token.")
-    if not response_ids:
-        raise InputError("the response is empty; give at least one response token to measure.")
-    total, limit = len(prompt_ids) + len(response_ids), context_length(model)
-    if limit is not None and total > limit:
-        raise InputError(
-            f"prompt and response have {total} tokens but the context of {model.cfg.model_name} is {limit}; "
-            "shorten them."
-        )
-    return prompt_ids, response_ids
-
-
-def token_texts(tokenizer: Any, token_ids: Sequence[int]) -> list[str]:
-    """Return each token's own text; their concatenation need not be the text of the whole."""
-    return [tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in token_ids]
-
-
 def package_versions() -> dict[str, str]:
     """Return the versions of the packages that numbers may depend on."""
     packages = ("torch", "transformers", "transformer_lens", "numpy", "scipy")
     return {"inversion": __version__} | {name: version(name) for name in packages}
-
-
-def _ids(model: TransformerBridge, text: Text, what: str, special: bool) -> list[int]:
-    if isinstance(text, str):
-        if model.tokenizer is None:
-            raise InputError(
-                f"{model.cfg.model_name} came without a tokenizer; pass the {what} as token ids, or a tokenizer to "
-                "load_model."
-            )
-        return model.tokenizer(text, add_special_tokens=special)["input_ids"]
-    ids = [int(token) for token in text]
-    size = model.original_model.get_input_embeddings().num_embeddings  # pyright: ignore
-    if any(not 0 <= token < size for token in ids):
-        raise InputError(f"the {what} has token ids outside 0..{size - 1}; use this model's own tokenizer.")
-    return ids
 
 
 def check_norms(norms: Sequence[str]) -> list[str]:

@@ -3,21 +3,18 @@
 Weights stay raw: nothing is folded or centred, since that would change the gradients that are measured.
 """
 
-import copy
 import os
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
-from transformer_lens.model_bridge.generalized_components import JointQKVAttentionBridge
-from transformer_lens.model_bridge.sources import build_bridge_from_module
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from inversion.demo import MODELS
-from inversion.errors import InputError
+from inversion.errors import InputError, first_line
+from inversion.models.bridge import as_bridge, follow_fused_weights, skeleton
 
 DTYPES = {
     "float32": torch.float32,
@@ -62,14 +59,41 @@ def load_model(
     if isinstance(source, PreTrainedModel):
         _require_causal(source.config, type(source).__name__, type(source).__name__)
         name = source.config.name_or_path or type(source).__name__
-        bridge = _bridge(_skeleton(source), name, tokenizer)
-        _follow_fused_weights(bridge)
+        bridge = as_bridge(skeleton(source), name, tokenizer)
+        follow_fused_weights(bridge)
         return bridge
     if isinstance(source, torch.nn.Module):
         raise InputError(
             f"{type(source).__name__} is not a Hugging Face causal language model; load it with "
             "AutoModelForCausalLM first, or give its folder or hub id."
         )
+    model, found = load_checkpoint(
+        source,
+        device,
+        dtype,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        random_weights=random_weights,
+        seed=seed,
+    )
+    label = str(source) + (" (random weights)" if random_weights else "")
+    return as_bridge(model, label, found if tokenizer is None else tokenizer)
+
+
+def load_checkpoint(
+    source: str | os.PathLike[str],
+    device: str = "auto",
+    dtype: str | torch.dtype = "float32",
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    random_weights: bool = False,
+    seed: int = 0,
+) -> tuple[PreTrainedModel, Any]:
+    """Return the Hugging Face model and the tokenizer that :func:`load_model` puts into a bridge.
+
+    The arguments are those of :func:`load_model`. The tokenizer is None where the checkpoint has none.
+    """
     name, local = _locate(source)
     options: dict[str, Any] = {
         "revision": revision,
@@ -83,115 +107,7 @@ def load_model(
     else:
         model = _load_weights(name, config, torch_dtype, options)
     model = model.to(_device(device))  # pyright: ignore[reportArgumentType]
-    if tokenizer is None:
-        tokenizer = _load_tokenizer(name, options)
-    label = str(source) + (" (random weights)" if random_weights else "")
-    return _bridge(model, label, tokenizer)
-
-
-def describe_model(model: TransformerBridge) -> dict[str, Any]:
-    """Return what a reader needs to repeat a measurement: name, revision, dtype, device, attention, size."""
-    hf_model: Any = model.original_model
-    parameters = list(hf_model.parameters())
-    return {
-        "model": model.cfg.model_name,
-        "revision": getattr(hf_model.config, "_commit_hash", None),
-        "architecture": model.cfg.architecture,
-        "parameters": sum(p.numel() for p in parameters),
-        "dtype": str(parameters[0].dtype).removeprefix("torch."),
-        "device": parameters[0].device.type,
-        "attention": hf_model.config._attn_implementation,
-    }
-
-
-def text_config(model: TransformerBridge) -> Any:
-    """Return the configuration of the language model, also where it is one part of a larger model."""
-    config: Any = model.original_model.config
-    return getattr(config, "text_config", None) or config
-
-
-def context_length(model: TransformerBridge) -> int | None:
-    """Return the longest sequence the model accepts, in tokens, or None where it states no limit."""
-    config: Any = model.original_model.config
-    for field in ("max_position_embeddings", "n_positions", "max_seq_len"):
-        length = getattr(config, field, None)
-        if isinstance(length, int):
-            return length
-    return None
-
-
-def _bridge(model: PreTrainedModel, name: str, tokenizer: Any) -> TransformerBridge:
-    """Wrap a model in place. Eager attention, because fused kernels have no batched backward pass."""
-    model.eval()
-    model.set_attn_implementation("eager")
-    config = model.config
-    architecture = (config.architectures or [type(model).__name__])[0]
-    try:
-        bridge = build_bridge_from_module(
-            model,
-            architecture,
-            hf_config=config,
-            # The bridge fills in missing special tokens: on a copy, since the tokenizer is the caller's.
-            tokenizer=copy.deepcopy(tokenizer),
-            model_name=name,
-        )
-    except (ValueError, NotImplementedError) as error:
-        raise InputError(
-            f"TransformerLens cannot bridge {architecture}: {_first_line(error)}; choose a supported "
-            "decoder architecture."
-        ) from error
-    if config.model_type in ("gpt_neox", "phi3"):
-        _take_softmax_in_float32(bridge)
-    return bridge.eval()
-
-
-def _take_softmax_in_float32(bridge: TransformerBridge) -> None:
-    """Give a bridge that splits fused q, k, v the float32 softmax that the original has and the bridge drops."""
-    for block in bridge.blocks:
-        attention = block.attn
-        dtype = attention.q.weight.dtype
-        attention._softmax_dropout_pattern = partial(
-            attention._softmax_dropout_pattern, target_dtype=dtype, upcast_to_fp32=True
-        )
-
-
-def _skeleton(model: PreTrainedModel) -> PreTrainedModel:
-    """Copy the modules of ``model`` but none of its tensors.
-
-    A bridge rewrites the module tree that it wraps, so it gets this copy. Parameters and buffers are the very
-    objects of the original, so updates show through and no memory is spent.
-    """
-    memo = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
-    return copy.deepcopy(model, memo)
-
-
-def _follow_fused_weights(bridge: TransformerBridge) -> None:
-    """Keep split q, k, v weights equal to the fused weight they came from.
-
-    Some bridges split a fused projection by copying, so that later updates of the original would not show. There the
-    copies are compared before every forward pass, and taken anew where they differ: to write into them would void the
-    graph of an earlier pass that is still in use.
-    """
-    stale = []
-    for block in bridge.blocks:
-        attention = block._modules.get("attn")
-        fused = getattr(attention, "original_component", None)
-        if isinstance(attention, JointQKVAttentionBridge) and fused is not None:
-            storages = {tensor.untyped_storage().data_ptr() for tensor in fused.parameters()}
-            if attention.q.weight.untyped_storage().data_ptr() not in storages:
-                stale.append(attention)
-    if not stale:
-        return
-
-    @torch.no_grad()
-    def refresh(*_: Any) -> None:
-        for attention in stale:
-            for name, new in zip("qkv", attention.split_qkv_matrix(attention.original_component), strict=True):
-                for old, fresh in zip(getattr(attention, name).parameters(), new.parameters(), strict=True):
-                    if not torch.equal(old, fresh):
-                        old.copy_(fresh)
-
-    bridge.original_model.register_forward_pre_hook(refresh)
+    return model, _load_tokenizer(name, options)
 
 
 def _locate(source: str | os.PathLike[str]) -> tuple[str, bool]:
@@ -220,7 +136,7 @@ def _load_config(name: str, options: dict[str, Any]) -> Any:
                 "--trust-remote-code) if you trust it."
             ) from error
         raise InputError(
-            f"cannot load a model from {name}: {_first_line(error)}; give a local folder, a hub id you can "
+            f"cannot load a model from {name}: {first_line(error)}; give a local folder, a hub id you can "
             f"reach, or one of the shipped models ({', '.join(MODELS)})."
         ) from error
     _require_causal(config, name, (config.architectures or [None])[0])
@@ -246,7 +162,7 @@ def _load_weights(name: str, config: Any, dtype: torch.dtype, options: dict[str,
         return AutoModelForCausalLM.from_pretrained(name, config=config, dtype=dtype, use_safetensors=True, **options)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"cannot load the weights of {name}: {_first_line(error)}; only safetensors files are read, "
+            f"cannot load the weights of {name}: {first_line(error)}; only safetensors files are read, "
             "since other formats can run code when they are opened."
         ) from error
 
@@ -266,7 +182,7 @@ def _load_tokenizer(name: str, options: dict[str, Any]) -> Any:
         return AutoTokenizer.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"cannot load the tokenizer of {name}: {_first_line(error)}; repair it or pass tokenizer=."
+            f"cannot load the tokenizer of {name}: {first_line(error)}; repair it or pass tokenizer=."
         ) from error
 
 
@@ -285,10 +201,5 @@ def _device(device: str) -> torch.device:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {device!r} is not available here: {_first_line(error)}; use auto or cpu.") from error
+        raise InputError(f"device {device!r} is not available here: {first_line(error)}; use auto or cpu.") from error
     return chosen
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__).rstrip(".")

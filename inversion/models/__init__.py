@@ -1,0 +1,20 @@
+"""Models: from a folder, a hub id or a loaded Hugging Face model to a TransformerLens bridge, and what it is."""
+
+from inversion.models.describe import context_length, describe_model, text_config
+from inversion.models.load import DTYPES, load_checkpoint, load_model
+from inversion.models.tokenization import decode, encode, prompt_ids, response_ids, retokenizes, token_texts
+
+__all__ = [
+    "DTYPES",
+    "context_length",
+    "decode",
+    "describe_model",
+    "encode",
+    "load_checkpoint",
+    "load_model",
+    "prompt_ids",
+    "response_ids",
+    "retokenizes",
+    "text_config",
+    "token_texts",
+]
