@@ -61,6 +61,7 @@ def __getattr__(name: str) -> Any:
     if name in {
         "corrpo",
         "demo",
+        "experiments",
         "figures",
         "models",
         "plots",

@@ -35,9 +35,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from transformers.utils.logging import disable_progress_bar
 
-from inversion.corrpo.spec import TrainSpec
-from inversion.corrpo.tables import paired_differences, seed_interval
-from inversion.corrpo.training import train
+from inversion.experiments.finetuning import train
+from inversion.experiments.spec import TrainSpec
+from inversion.experiments.tables import paired_differences, seed_interval
 from inversion.plots import PAGE_INCHES, curves, style, table_bands
 
 data = Path.cwd().parent / "figures" / "data"

@@ -19,11 +19,11 @@ class Reproduce:
     def __call__(self) -> None:
         """Run the command."""
         with training():
-            from inversion.lineage import reproduce
+            from inversion.experiments.lineage import reproduce
         from transformers.utils.logging import disable_progress_bar
 
-        from inversion.lineage.settings import settings_for
+        from inversion.experiments.lineage.spec import lineage_spec
 
         disable_progress_bar()
-        folder = reproduce(settings_for(self.profile, self.seeds, self.scale, self.device), self.out)
+        folder = reproduce(lineage_spec(self.profile, self.seeds, self.scale, self.device), self.out)
         print(f"{folder} is complete; its tables are lineage.csv and layers.csv.")

@@ -36,8 +36,8 @@ class Train:
     def __call__(self) -> None:
         """Run the command."""
         with training():
-            from inversion.corrpo.spec import read_spec
-            from inversion.corrpo.training import train
+            from inversion.experiments.finetuning import train
+            from inversion.experiments.spec import read_spec
 
             _quiet()
             folder = train(read_spec(self.config, self.overrides), resume=self.resume)
@@ -55,7 +55,7 @@ class TrainCompare:
     def __call__(self) -> None:
         """Run the command."""
         with training():
-            from inversion.corrpo.comparison import compare_methods, read_compare_spec
+            from inversion.experiments.comparison import compare_methods, read_compare_spec
 
             _quiet()
             folder = compare_methods(read_compare_spec(self.config, self.overrides), resume=self.resume)

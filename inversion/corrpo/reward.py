@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from inversion.corrpo.recording import Recorded
-from inversion.corrpo.rho import METHODS, MIN_POINTS, UNITS, Method, Unit, response_rho
+from inversion.corrpo.rho import MIN_POINTS, RHO_METHODS, RHO_UNITS, Method, Unit, response_rho
 from inversion.corrpo.signals import Ids, LastLayer, Readings, Signal
 from inversion.errors import InputError
 
@@ -39,8 +39,8 @@ class InversionReward:
         unit: Unit = "position",
         min_tokens: int = MIN_TOKENS,
     ) -> None:
-        if method not in METHODS or unit not in UNITS:
-            raise InputError(f"{method!r} over {unit!r} is not offered; choose {METHODS} over {UNITS}.")
+        if method not in RHO_METHODS or unit not in RHO_UNITS:
+            raise InputError(f"{method!r} over {unit!r} is not offered; choose {RHO_METHODS} over {RHO_UNITS}.")
         if min_tokens < MIN_POINTS:
             raise InputError(f"min_tokens is {min_tokens}; give at least {MIN_POINTS}.")
         self.signal: Signal = LastLayer() if signal is None else signal

@@ -9,8 +9,8 @@ from inversion.errors import InputError
 
 Method = Literal["spearman", "pearson"]
 Unit = Literal["position", "token_type"]
-METHODS: tuple[Method, ...] = ("spearman", "pearson")
-UNITS: tuple[Unit, ...] = ("position", "token_type")
+RHO_METHODS: tuple[Method, ...] = ("spearman", "pearson")
+RHO_UNITS: tuple[Unit, ...] = ("position", "token_type")
 MIN_POINTS = 3
 """Points below which :func:`inversion.correlate` calls a correlation undefined, too."""
 
@@ -37,8 +37,8 @@ def response_rho(
     Returns:
         A number in -1..1; None where it is undefined: too few tokens or points, or one of the two is constant.
     """
-    if method not in METHODS or unit not in UNITS:
-        raise InputError(f"{method!r} over {unit!r} is not offered; choose {METHODS} over {UNITS}.")
+    if method not in RHO_METHODS or unit not in RHO_UNITS:
+        raise InputError(f"{method!r} over {unit!r} is not offered; choose {RHO_METHODS} over {RHO_UNITS}.")
     x, y = np.asarray(strength, float), np.asarray(entropy_bits, float)
     used = np.isfinite(x) & np.isfinite(y)
     x, y = x[used], y[used]

@@ -14,7 +14,7 @@ RECORD = "lineage.json"
 HEAD_WIDTH = 32
 STARTS = {"base": None, "finetune": "base", "grpo": "finetune", "corrpo": "finetune", "base_grpo": "base"}
 """Stage -> the stage that it starts from, in the order in which they are trained."""
-METHODS = {"grpo": "grpo", "corrpo": "corrpo", "base_grpo": "grpo"}
+RL_STAGES = {"grpo": "grpo", "corrpo": "corrpo", "base_grpo": "grpo"}
 """Stage of reinforcement learning -> its method in :data:`inversion.corrpo.baselines.METHODS`."""
 STYLES = {"base": "direct", "finetune": "chain"}
 """Supervised stage -> the style of the responses that it is trained on."""
@@ -22,7 +22,7 @@ _FIRST_STEPS = (0, 10, 25, 50)
 
 
 @dataclass(frozen=True)
-class Settings:
+class LineageSpec:
     """One lineage. Two folders with equal settings hold equal numbers, on one kind of machine.
 
     seeds: How often everything is trained, with seeds 0, 1, ...
@@ -66,13 +66,13 @@ class Settings:
 
     def steps(self, stage: str) -> tuple[int, ...]:
         """Steps of a stage at which the model is kept."""
-        last = self.rl_steps if stage in METHODS else getattr(self, f"{stage}_steps")
-        return schedule(last, 20 if stage in METHODS else 50)
+        last = self.rl_steps if stage in RL_STAGES else getattr(self, f"{stage}_steps")
+        return schedule(last, 20 if stage in RL_STAGES else 50)
 
 
 PROFILES = {
-    "small": Settings(seeds=1, base_steps=400, finetune_steps=800, rl_steps=20, problems=24, temperatures=()),
-    "full": Settings(),
+    "small": LineageSpec(seeds=1, base_steps=400, finetune_steps=800, rl_steps=20, problems=24, temperatures=()),
+    "full": LineageSpec(),
 }
 
 
@@ -89,14 +89,14 @@ def schedule(last: int, doubling_from: int) -> tuple[int, ...]:
     return (*(step for step in steps if step < last), last)
 
 
-def settings_for(profile: str, seeds: int | None = None, scale: float = 1.0, device: str = "auto") -> Settings:
-    """Return the settings of a profile on this machine.
+def lineage_spec(profile: str, seeds: int | None = None, scale: float = 1.0, device: str = "auto") -> LineageSpec:
+    """Return the specification of a profile on this machine.
 
     Args:
         profile: A name in ``PROFILES``.
         seeds: How many seeds instead of the profile's own number.
         scale: What width and training steps are multiplied by, for machines with a GPU. Learning rates fall and initial
-            weights shrink to match (see ``inversion.lineage.training``).
+            weights shrink to match (see ``inversion.experiments.lineage.training``).
         device: ``auto`` takes a GPU where there is one; ``cpu`` never does.
 
     Raises:
@@ -123,8 +123,8 @@ def settings_for(profile: str, seeds: int | None = None, scale: float = 1.0, dev
     )
 
 
-def claim(settings: Settings, out: Path) -> None:
-    """Write the settings to ``out``, or make sure that it holds a lineage with the same ones.
+def claim(spec: LineageSpec, out: Path) -> None:
+    """Write the specification to ``out``, or make sure that it holds a lineage with the same one.
 
     Raises:
         InputError: The folder holds something else.
@@ -133,17 +133,17 @@ def claim(settings: Settings, out: Path) -> None:
     if not record.is_file():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise InputError(f"{out} is not an empty folder and holds no lineage; choose a new folder.")
-        text = json.dumps({"format": FORMAT, "settings": asdict(settings)}, indent=1) + "\n"
+        text = json.dumps({"format": FORMAT, "settings": asdict(spec)}, indent=1) + "\n"
         put(record, lambda path: path.write_text(text))
         return
-    there = read_settings(out)
-    if there != settings:
-        names = [name for name, value in asdict(there).items() if value != getattr(settings, name)]
+    there = read_lineage_spec(out)
+    if there != spec:
+        names = [name for name, value in asdict(there).items() if value != getattr(spec, name)]
         raise InputError(f"{out} holds a lineage with other settings ({', '.join(names)}); choose a new folder.")
 
 
-def read_settings(out: Path) -> Settings:
-    """Return the settings of the lineage in a folder.
+def read_lineage_spec(out: Path) -> LineageSpec:
+    """Return the specification of the lineage in a folder.
 
     Raises:
         InputError: There is none, or its record is damaged.
@@ -154,7 +154,7 @@ def read_settings(out: Path) -> Settings:
     try:
         content: Any = json.loads(record.read_text())
         values = content["settings"]
-        return Settings(**{**values, "temperatures": tuple(values["temperatures"])})
+        return LineageSpec(**{**values, "temperatures": tuple(values["temperatures"])})
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{record} is damaged; choose a new folder.") from error
 

@@ -11,11 +11,11 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from inversion.corrpo.sampling import draw_samples, pass_at_k
-from inversion.corrpo.spec import DEMO, TrainSpec, parse_overrides, read_fields
-from inversion.corrpo.tables import comparison_table
-from inversion.corrpo.training import method_of, train, training_problems
 from inversion.errors import InputError
+from inversion.experiments.finetuning import method_of, train, training_problems
+from inversion.experiments.sampling import draw_samples, pass_at_k
+from inversion.experiments.spec import DEMO, TrainSpec, parse_overrides, read_fields
+from inversion.experiments.tables import comparison_table
 from inversion.files import put
 from inversion.models import load_model
 from inversion.responses import Generation, Problem

@@ -12,14 +12,15 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from inversion.corrpo.rho import RHO_UNITS
 from inversion.demo.tasks import CONNECTORS, EQUALS, TAKES
+from inversion.experiments.lineage.probing import run_folder
 from inversion.files import put
-from inversion.lineage.probing import run_folder
 from inversion.runs import load_responses, load_run
 from inversion.statistics import Correlation, correlate, layer_map, partial, within_between, within_response_shuffle
 
 NORMS = ("nuclear", "frobenius", "logit_space")
-UNITS = ("position", "token_type")
+
 NUMBERS = ("estimate", "low", "high", "p_value", "n_tokens", "n_responses")
 TABLES = ("lineage.csv", "layers.csv")
 DRAWN_CONTROLS = ("none", "partial", "within", "between", "shuffled", "sure", "computed")
@@ -74,9 +75,9 @@ def correlations(folder: Path) -> Iterator[dict[str, Any]]:
     run = load_run(folder)
     facts = facts_of(run, load_responses(folder))
     for norm in NORMS:
-        for unit in UNITS:
+        for unit in RHO_UNITS:
             yield _row(correlate(run, norm, unit=unit), facts)
-    for unit in UNITS:
+    for unit in RHO_UNITS:
         for control, keep in masks(run).items():
             if unit == "position" or control != "first":
                 yield _kept(run, keep, unit, control, facts)

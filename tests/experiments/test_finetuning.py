@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from inversion.cli import main
-from inversion.corrpo.checkpoints import last_checkpoint, remove_torn
-from inversion.corrpo.spec import TrainSpec, read_spec, write_spec
-from inversion.corrpo.training import math_scorer, training_problems
 from inversion.errors import InputError
+from inversion.experiments.checkpoints import last_checkpoint, remove_torn
+from inversion.experiments.finetuning import math_scorer, training_problems
+from inversion.experiments.spec import TrainSpec, read_spec, write_spec
 from inversion.runs import load_responses
 
 ROWS = [{"prompt": f"Spell this word backward (example: sun -> nus): {w}", "answer": w[::-1]} for w in ("cat", "dog")]
@@ -179,7 +179,7 @@ def test_killed_anywhere_and_resumed_equals_uninterrupted(tmp_path, checkpoint, 
     for number, point in enumerate(KILLS):
         resume = ["--resume"] if number else []
         killed = subprocess.run(
-            [sys.executable, str(here / "corrpo_killed.py"), point, *given, *resume],
+            [sys.executable, str(here / "finetuning_killed.py"), point, *given, *resume],
             env={**os.environ, **environment},
             timeout=240,
         )

@@ -14,13 +14,13 @@ from typing import Any, cast
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
-from inversion.corrpo.checkpoints import train_on
-from inversion.corrpo.spec import TrainSpec
-from inversion.corrpo.training import build_trainer, training_problems
 from inversion.demo.recipe import FAST, SLOW, Training, build_model, build_optimizer, train
 from inversion.demo.tokenizer import build_tokenizer
+from inversion.experiments.checkpoints import train_on
+from inversion.experiments.finetuning import build_trainer, training_problems
+from inversion.experiments.lineage.spec import HEAD_WIDTH, RL_STAGES, STYLES, LineageSpec, step_folder
+from inversion.experiments.spec import TrainSpec
 from inversion.files import put
-from inversion.lineage.settings import HEAD_WIDTH, METHODS, STYLES, Settings, step_folder
 
 DEMO_WIDTH, DEMO_LAYERS = 128, 4
 STATE = "state.pt"
@@ -29,16 +29,16 @@ SAVE_EVERY = 100
 RL_LEARNING_RATE = 2e-4
 
 
-def random_model(settings: Settings, seed: int) -> LlamaForCausalLM:
-    """Return the untrained model: the demo's, widened if the settings say so."""
-    model = build_model(seed, settings.device)
-    if (settings.width, settings.layers) == (DEMO_WIDTH, DEMO_LAYERS):
+def random_model(spec: LineageSpec, seed: int) -> LlamaForCausalLM:
+    """Return the untrained model: the demo's, widened if the specification says so."""
+    model = build_model(seed, spec.device)
+    if (spec.width, spec.layers) == (DEMO_WIDTH, DEMO_LAYERS):
         return model
-    heads, factor = settings.width // HEAD_WIDTH, settings.width / DEMO_WIDTH
+    heads, factor = spec.width // HEAD_WIDTH, spec.width / DEMO_WIDTH
     sizes = {
-        "hidden_size": settings.width,
-        "intermediate_size": settings.width * 11 // 4,
-        "num_hidden_layers": settings.layers,
+        "hidden_size": spec.width,
+        "intermediate_size": spec.width * 11 // 4,
+        "num_hidden_layers": spec.layers,
         "num_attention_heads": heads,
         "num_key_value_heads": heads // 2,
         "head_dim": HEAD_WIDTH,
@@ -50,44 +50,44 @@ def random_model(settings: Settings, seed: int) -> LlamaForCausalLM:
         torch.manual_seed(seed)
         wide = LlamaForCausalLM(config)
     wide.generation_config = model.generation_config
-    return wide.to(torch.device(settings.device))  # pyright: ignore[reportArgumentType]
+    return wide.to(torch.device(spec.device))  # pyright: ignore[reportArgumentType]
 
 
-def load(folder: Path, settings: Settings) -> LlamaForCausalLM:
+def load(folder: Path, spec: LineageSpec) -> LlamaForCausalLM:
     """Load a kept model, to be trained further or probed."""
     # On a CPU and at these lengths plain attention is faster than the fused kernel.
-    attention = "eager" if settings.device == "cpu" else "sdpa"
+    attention = "eager" if spec.device == "cpu" else "sdpa"
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention)
-    return model.to(torch.device(settings.device))  # pyright: ignore[reportArgumentType]
+    return model.to(torch.device(spec.device))  # pyright: ignore[reportArgumentType]
 
 
-def train_stage(stage: str, settings: Settings, seed: int, folder: Path, start: Path | None) -> None:
+def train_stage(stage: str, spec: LineageSpec, seed: int, folder: Path, start: Path | None) -> None:
     """Train a stage from the model in ``start``, none for random weights; keep ``step-*/model`` in ``folder``.
 
     A stage that is complete is left as it is.
     """
-    steps = settings.steps(stage)
+    steps = spec.steps(stage)
     if not (step_folder(folder, steps[-1]) / "model").is_dir():
         folder.mkdir(parents=True, exist_ok=True)
-        if stage in METHODS:
-            _reinforce(METHODS[stage], settings, seed, folder, cast(Path, start), steps)
+        if stage in RL_STAGES:
+            _reinforce(RL_STAGES[stage], spec, seed, folder, cast(Path, start), steps)
         else:
-            model = random_model(settings, seed) if start is None else load(start, settings)
-            _supervise(model, _training(stage, settings, seed), folder, steps)
+            model = random_model(spec, seed) if start is None else load(start, spec)
+            _supervise(model, _training(stage, spec, seed), folder, steps)
     # What resuming needed.
     (folder / STATE).unlink(missing_ok=True)
     shutil.rmtree(folder / "trainer", ignore_errors=True)
 
 
-def _training(stage: str, settings: Settings, seed: int) -> Training:
+def _training(stage: str, spec: LineageSpec, seed: int) -> Training:
     recipe = FAST if STYLES[stage] == "direct" else SLOW
     return replace(
         recipe,
-        steps=settings.steps(stage)[-1],
-        batch_size=settings.batch_size,
-        learning_rate=recipe.learning_rate * DEMO_WIDTH / settings.width,
+        steps=spec.steps(stage)[-1],
+        batch_size=spec.batch_size,
+        learning_rate=recipe.learning_rate * DEMO_WIDTH / spec.width,
         seed=seed,
-        precision=settings.precision,
+        precision=spec.precision,
     )
 
 
@@ -112,25 +112,25 @@ def _supervise(model: LlamaForCausalLM, training: Training, folder: Path, steps:
     train(model, build_tokenizer(), training, on_step, optimizer, done)
 
 
-def _reinforce(method: str, settings: Settings, seed: int, folder: Path, start: Path, steps: tuple[int, ...]) -> None:
+def _reinforce(method: str, spec: LineageSpec, seed: int, folder: Path, start: Path, steps: tuple[int, ...]) -> None:
     """Train with the trainer of ``inversion train``, and leave its log in ``log.json``."""
-    spec = TrainSpec(
+    train_spec = TrainSpec(
         method=method,
         model=str(start),
         out=str(folder),
         steps=steps[-1],
-        prompts=settings.prompts,
-        generations=settings.generations,
-        max_new_tokens=settings.max_new_tokens,
-        learning_rate=RL_LEARNING_RATE * DEMO_WIDTH / settings.width,
+        prompts=spec.prompts,
+        generations=spec.generations,
+        max_new_tokens=spec.max_new_tokens,
+        learning_rate=RL_LEARNING_RATE * DEMO_WIDTH / spec.width,
         seed=seed,
         save_every=steps[-1],
-        device="cpu" if settings.device == "cpu" else "auto",
+        device="cpu" if spec.device == "cpu" else "auto",
         # Recomputing activations would save memory that models this small do not need.
         options={"report_to": "none", "save_total_limit": 1, "gradient_checkpointing": False},
     )
-    problems, _ = training_problems(spec)
-    trainer = build_trainer(spec, problems, folder / "trainer")
+    problems, _ = training_problems(train_spec)
+    trainer = build_trainer(train_spec, problems, folder / "trainer")
     trainer.add_callback(_KeepAt(folder, steps))
     if not (step_folder(folder, 0) / "model").is_dir():
         put(step_folder(folder, 0) / "model", lambda path: shutil.copytree(start, path))

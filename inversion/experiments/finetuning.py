@@ -13,13 +13,13 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl.rewards.other_rewards import get_soft_overlong_punishment
 
 from inversion.corrpo.baselines import METHODS
-from inversion.corrpo.checkpoints import last_checkpoint, train_on
 from inversion.corrpo.config import CorrPOConfig
-from inversion.corrpo.spec import DEMO, TrainSpec, read_spec, write_spec
 from inversion.corrpo.trainer import CorrPOTrainer
 from inversion.demo import PROBLEMS
 from inversion.demo.tasks import mixed_problems
 from inversion.errors import InputError
+from inversion.experiments.checkpoints import last_checkpoint, train_on
+from inversion.experiments.spec import DEMO, TrainSpec, read_spec, write_spec
 from inversion.files import put
 from inversion.measure import measure_run
 from inversion.models import load_checkpoint, load_model

@@ -15,14 +15,14 @@ from inversion.cli import main
 from inversion.demo.recipe import build_model
 from inversion.demo.tasks import score
 from inversion.errors import InputError
-from inversion.lineage import PROFILES, Settings, laboratory, reproduce, schedule, training
-from inversion.lineage.probing import best_start, references
-from inversion.lineage.settings import STARTS, settings_for
-from inversion.lineage.tables import masks, publish
+from inversion.experiments.lineage import PROFILES, LineageSpec, laboratory, reproduce, schedule, training
+from inversion.experiments.lineage.probing import best_start, references
+from inversion.experiments.lineage.spec import STARTS, lineage_spec
+from inversion.experiments.lineage.tables import masks, publish
 from inversion.responses import Problem
 from inversion.runs import load_responses
 
-TINY = Settings(
+TINY = LineageSpec(
     seeds=1,
     base_steps=12,
     finetune_steps=12,
@@ -217,15 +217,15 @@ def test_published_tables_are_the_rounded_ones(lineage, tmp_path):
 
 def test_reinforcement_starts_where_half_is_right(tmp_path, monkeypatch):
     right = {10: 0.55, 100: 0.1, 200: 0.3, 400: 0.5, 800: 0.7, 1600: 0.9}
-    monkeypatch.setattr("inversion.lineage.probing.accuracy", lambda folder: right[int(folder.name[5:])])
-    assert best_start(Settings(), 0, tmp_path) == 400
+    monkeypatch.setattr("inversion.experiments.lineage.probing.accuracy", lambda folder: right[int(folder.name[5:])])
+    assert best_start(LineageSpec(), 0, tmp_path) == 400
 
 
 def test_demo_size_is_the_demo_and_scaling_widens():
-    assert settings_for("full", device="cpu").width == 128
-    ours, demo = training.random_model(Settings(), 3), build_model(3)
+    assert lineage_spec("full", device="cpu").width == 128
+    ours, demo = training.random_model(LineageSpec(), 3), build_model(3)
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), demo.parameters(), strict=True))
-    wide = settings_for("small", scale=2, device="cpu")
+    wide = lineage_spec("small", scale=2, device="cpu")
     assert (wide.width, wide.base_steps, wide.rl_steps) == (256, 800, 40)
     model = training.random_model(wide, 0)
     assert model.model.layers[0].self_attn.q_proj.weight.shape == (256, 256)
