@@ -26,8 +26,8 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from inversion import load_model
 from inversion.corrpo import CorrPOConfig, CorrPOTrainer, Exact, InversionReward, LastLayer
 from inversion.demo import MODELS, load_problems
-from inversion.demo.tasks import score
 from inversion.responses import Generation, generate
+from inversion.scoring import scorer_for
 
 METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "GRPO": (GRPOTrainer, {}),
@@ -63,7 +63,7 @@ class StepTimes(TrainerCallback):
 
 
 def right(completions, answer, **_):
-    return [score(a, text) for a, text in zip(answer, completions, strict=True)]
+    return [scorer_for("tags", a, form_required=True)(text) for a, text in zip(answer, completions, strict=True)]
 
 
 def build(name: str, options: argparse.Namespace, folder: str) -> tuple[Any, StepTimes]:

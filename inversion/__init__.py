@@ -7,6 +7,8 @@ The names below are the public interface. They are imported on first use, so tha
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from inversion._version import __version__
+
 if TYPE_CHECKING:
     from inversion.display import show_tokens
     from inversion.errors import InputError
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
         trajectory,
         within_between,
     )
-
-__version__ = "0.1.0"
 
 _STATISTICS = (
     "compare",

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from inversion import __version__
+from inversion._version import __version__
 from inversion.commands.bench import Bench
 from inversion.commands.compare import Compare
 from inversion.commands.demo import Demo

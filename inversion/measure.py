@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from inversion.probes.gradients import Quantity
 from inversion.probes.probe import check_norms, package_versions
 from inversion.responses import Generation, Problem, generate
 from inversion.runs import RunWriter
+from inversion.scoring import score_of
 
 SHARD = 16
 """Responses that are generated together and written together."""
@@ -154,7 +154,7 @@ def _row(
         "prompt": problem.prompt,
         "text": text,
         "answer": problem.answer,
-        "score": math.nan if problem.scorer is None else problem.scorer(text),
+        "score": float(score_of(problem.scorer, text, finished)),
         "finished": finished,
         "n_tokens": len(response),
         "prompt_token_ids": prompt,

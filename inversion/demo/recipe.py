@@ -34,9 +34,9 @@ from inversion.demo.tasks import (
     mixed_problems,
     problem_stream,
     response_for,
-    score,
 )
 from inversion.demo.tokenizer import EOS_ID, PAD_ID, build_tokenizer
+from inversion.scoring import Scorer, scorer_for
 
 _PARTS = 3
 IGNORED = -100
@@ -257,7 +257,8 @@ def evaluate(
         group = ordered[i : i + batch_size]
         texts = respond(model, tokenizer, [problem.prompt for problem in group], temperature, seed + i)
         for problem, text in zip(group, texts, strict=True):
-            row = (score(problem.answer, text), len(tokenizer.encode(text)) + 1)
+            scorer = cast(Scorer, scorer_for("tags", problem.answer, form_required=True))
+            row = (scorer(text), len(tokenizer.encode(text)) + 1)
             results.setdefault(problem.task, []).append(row)
     return {
         task: {

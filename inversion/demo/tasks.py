@@ -3,7 +3,7 @@
 Three tasks are small enough for a model of under a million parameters and still need several steps: adding
 up, sorting and spelling backwards. A hash of the prompt makes a problem either a *training* or a *held-out*
 one, so no seed can bring a held-out prompt into training. reasoning-gym is imported only where problems are
-made; scoring works without it.
+made.
 """
 
 import hashlib
@@ -36,7 +36,6 @@ LEAVING = " leaving "
 
 _HELD_OUT_ONE_IN = 10
 _DATASETS: dict[str, Any] = {}
-_ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,19 +162,3 @@ _STEPS: Mapping[str, Callable[[str, random.Random], list[str]]] = {
     "number_sorting": _sorting_steps,
     "spell_backward": _spelling_steps,
 }
-
-
-def extract_answer(response_text: str) -> str | None:
-    """Return the text between the last pair of answer tags, or None where there is no closed pair."""
-    found = _ANSWER.findall(response_text)
-    return found[-1].strip() if found else None
-
-
-def score(answer: str, response_text: str) -> float:
-    """Return 1.0 if the response's tagged answer equals ``answer`` up to whitespace, else 0.0.
-
-    Never more generous than reasoning-gym at full marks, and free of its partial credit. It is stricter where
-    reasoning-gym forgives a format the prompt does not ask for (capitals, ``+7``, sorted values off by one).
-    """
-    given = extract_answer(response_text)
-    return float(given is not None and given.split() == answer.split())

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import xarray as xr
 
-from inversion.demo import PROBLEMS
 from inversion.measure import measure_run
 from inversion.models import load_model
 from inversion.plots import PAGE_INCHES, entropy_strength, save_figure, style
-from inversion.responses import Generation, read_problems
+from inversion.responses import Generation, shipped_problems
 from inversion.runs import load_responses, load_run
+from inversion.scoring import accuracy
 from inversion.statistics import Correlation, correlate
+from inversion.tables import text_table
 
 MAX_NEW_TOKENS = 200
 COLUMNS = ("model", "right", "tokens", "bits", "rho, positions", "rho, token types", "|e - p|, positions")
@@ -19,7 +20,7 @@ COLUMNS = ("model", "right", "tokens", "bits", "rho, positions", "rho, token typ
 def tour(out: str, *, overwrite: bool = False, seed: int = 0) -> None:
     """Measure both models into ``out``, print the table and draw the figure."""
     folder = Path(out).expanduser()
-    problems = read_problems(str(PROBLEMS))
+    problems = shipped_problems()
     rows, runs, results = [], {}, {}
     for name in ("fast", "slow"):
         path = measure_run(
@@ -34,7 +35,7 @@ def tour(out: str, *, overwrite: bool = False, seed: int = 0) -> None:
         runs[name] = load_run(path)
         results[name] = correlate(runs[name])
         rows.append(_table_row(name, path, runs[name], results[name]))
-    print(_table([COLUMNS, *rows]))
+    print(text_table(COLUMNS, rows))
     print(
         "rho: Spearman correlation of token entropy with the nuclear norm of the logit's gradient, mean over layers\n"
         "and projections, with its 95 % interval over responses. |e - p| is the control that follows entropy almost\n"
@@ -48,7 +49,7 @@ def _table_row(name: str, path: Path, run: xr.Dataset, positions: Correlation) -
     responses = load_responses(path)
     return (
         name,
-        f"{(responses.score == 1).mean():.0%}",
+        str(accuracy(responses.score)),
         f"{responses.n_tokens.mean():.1f}",
         f"{float(run.entropy_bits.mean()):.2f}",
         _interval(positions),
@@ -59,12 +60,6 @@ def _table_row(name: str, path: Path, run: xr.Dataset, positions: Correlation) -
 
 def _interval(result: Correlation) -> str:
     return f"{result.estimate:+.2f} [{result.low:+.2f}, {result.high:+.2f}]"
-
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
 def _figure(runs: dict[str, xr.Dataset], results: dict[str, Correlation], stem: Path) -> None:

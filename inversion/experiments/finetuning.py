@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from trl.rewards.other_rewards import get_soft_overlong_punishment
 from inversion.corrpo.baselines import METHODS
 from inversion.corrpo.config import CorrPOConfig
 from inversion.corrpo.trainer import CorrPOTrainer
-from inversion.demo import PROBLEMS
 from inversion.demo.tasks import mixed_problems
 from inversion.errors import InputError
 from inversion.experiments.checkpoints import last_checkpoint, train_on
@@ -25,7 +25,10 @@ from inversion.measure import measure_run
 from inversion.models import load_checkpoint, load_model
 from inversion.responses import Generation, Problem, read_problems
 from inversion.runs import load_responses, load_run
+from inversion.scoring import Scorer, Unscorable, accuracy, score_of, scorer_for
+from inversion.shipped import PROBLEMS
 from inversion.statistics import correlate
+from inversion.tables import text_table
 
 SHOWN = {"reward": "reward", "right": "rewards/correct/mean", "rho": "rho", "tokens": "completions/mean_length"}
 TABLE: tuple[str, ...] = ("", "right", "tokens", "bits", "rho, positions", "rho, token types")
@@ -120,43 +123,22 @@ def training_problems(spec: TrainSpec) -> tuple[list[Problem], list[Problem]]:
     return _scored(spec, problems), _scored(spec, held_out)
 
 
-def math_scorer(answer: str) -> Callable[[str], float]:
-    """Return a scorer that gives 1.0 to a response whose final formula or number equals ``answer`` (math-verify)."""
-    try:
-        from math_verify import parse, verify
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "the scorer math needs math-verify, which is not installed; install inversion[train]."
-        ) from error
-    # Its time-outs use signals, which raise outside the main thread; None switches them off.
-    gold = parse(f"${answer}$", parsing_timeout=None)  # pyright: ignore[reportArgumentType]
-
-    def score(response: str) -> float:
-        found = parse(response, parsing_timeout=None)  # pyright: ignore[reportArgumentType]
-        return float(verify(gold, found, timeout_seconds=None))
-
-    return score
-
-
 def before_and_after(out: Path) -> str:
     """Return the table of accuracy, length, entropy and rho before and after, with 95 % intervals over responses."""
-    rows: list[tuple[str, ...]] = [TABLE]
+    rows: list[tuple[str, ...]] = []
     for name in ("before", "after"):
         run, responses = load_run(out / name), load_responses(out / name)
         rhos = [correlate(run, unit=unit) for unit in ("position", "token_type")]
         rows.append(
             (
                 name,
-                f"{(responses.score >= 1).mean():.0%}",
+                str(accuracy(responses.score)),
                 f"{responses.n_tokens.mean():.1f}",
                 f"{float(run.entropy_bits.mean()):.2f}",
                 *(f"{rho.estimate:+.2f} [{rho.low:+.2f}, {rho.high:+.2f}]" for rho in rhos),
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return text_table(TABLE, rows)
 
 
 class _Progress(ProgressCallback):
@@ -227,26 +209,23 @@ def _scored(spec: TrainSpec, problems: list[Problem]) -> list[Problem]:
     """Give every problem the scorer that was asked for; a task's own scorer stays."""
     scored = []
     for number, problem in enumerate(problems, 1):
-        if spec.scorer == "math" and problem.answer is not None:
-            problem = dataclasses.replace(problem, scorer=math_scorer(problem.answer))
-        elif problem.scorer is None and problem.answer is not None:
-            problem = dataclasses.replace(problem, scorer=_tag_scorer(problem.answer))
+        # A task has its own scorer. A response that lacks the form is wrong here: training is to teach it.
+        if spec.scorer == "math" or problem.scorer is None or isinstance(problem.scorer, Scorer):
+            scorer = scorer_for(spec.scorer, problem.answer, form_required=True)
+            problem = dataclasses.replace(problem, scorer=scorer)
         if problem.scorer is None:
             raise InputError(f"problem {number} has no answer to score responses against; give every row an answer.")
+        if isinstance(problem.scorer, Unscorable):
+            raise InputError(f"problem {number} cannot be scored: {problem.scorer.lacking}; correct or remove it.")
         scored.append(dataclasses.replace(problem, response=None))
     return scored
 
 
-def _tag_scorer(answer: str) -> Callable[[str], float]:
-    from inversion.demo.tasks import score
-
-    return lambda response: score(answer, response)
-
-
 def _reward(problems: list[Problem]) -> Callable:
-    def correct(completions: list[str], problem: list[int], **_: Any) -> list[float]:
-        # Training problems all have a scorer.
-        return [problems[i].scorer(text) for i, text in zip(problem, completions, strict=True)]  # pyright: ignore
+    def correct(completions: list[str], problem: list[int], **_: Any) -> list[float | None]:
+        scores = [score_of(problems[i].scorer, text) for i, text in zip(problem, completions, strict=True)]
+        # TRL leaves a reward of None out; what cannot be scored teaches nothing.
+        return [None if isnan(score) else float(score) for score in scores]
 
     return correct
 

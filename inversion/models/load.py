@@ -12,9 +12,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from inversion.demo import MODELS
 from inversion.errors import InputError, first_line
 from inversion.models.bridge import as_bridge, follow_fused_weights, skeleton
+from inversion.shipped import MODELS
 
 DTYPES = {
     "float32": torch.float32,

@@ -13,7 +13,7 @@ import xarray as xr
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from inversion import __version__
+from inversion._version import __version__
 from inversion.errors import InputError
 from inversion.models import describe_model, load_model
 from inversion.models.tokenization import Text, encode, token_texts

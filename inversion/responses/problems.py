@@ -1,12 +1,14 @@
 """Problems: a prompt, and what is known about its response."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from inversion.errors import InputError
 from inversion.responses.sources import read_rows
+from inversion.scoring import scorer_for
+from inversion.shipped import PROBLEMS
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,12 @@ def read_problems(
     return problems[:limit]
 
 
+def shipped_problems(limit: int | None = None) -> list[Problem]:
+    """Return the shipped held-out problems, for models that answer between tags: a response without tags is wrong."""
+    problems = read_problems(str(PROBLEMS), limit)
+    return [replace(p, scorer=scorer_for("tags", p.answer, form_required=True)) for p in problems]
+
+
 def _problem(row: Any, where: str) -> Problem:
     if not isinstance(row, dict) or row.get("prompt") is None:
         raise InputError(f"{where} has no prompt; give every row a prompt.")
@@ -68,11 +76,4 @@ def _problem(row: Any, where: str) -> Problem:
             raise InputError(f"{where}: {name} is not text; write it as a string.")
     if texts["response"] is not None and not texts["response"]:
         raise InputError(f"{where} has an empty response; fill it in, or leave the column out to generate one.")
-    return Problem(**{**texts, "task": texts["task"] or "", "scorer": _exact_scorer(texts["answer"])})
-
-
-def _exact_scorer(answer: str | None) -> Callable[[str], float] | None:
-    """Score by exact match of what stands between answer tags."""
-    from inversion.demo.tasks import score
-
-    return None if answer is None else lambda response: score(answer, response)
+    return Problem(**{**texts, "task": texts["task"] or "", "scorer": scorer_for("tags", texts["answer"])})

@@ -5,6 +5,7 @@ from typing import Any
 
 from inversion.errors import InputError
 from inversion.responses.problems import Problem
+from inversion.scoring import tagged_answer
 
 
 def task_problems(task: str, limit: int, seed: int, options: dict[str, Any]) -> list[Problem]:
@@ -16,7 +17,6 @@ def task_problems(task: str, limit: int, seed: int, options: dict[str, Any]) -> 
         raise InputError(
             f"there is no file {task}, and task names need reasoning-gym; install inversion[tasks]."
         ) from error
-    from inversion.demo.tasks import extract_answer
 
     if task not in DATASETS:
         raise InputError(f"there is no file and no reasoning-gym task {task}; try {_nearest(task, DATASETS)}.")
@@ -26,7 +26,8 @@ def task_problems(task: str, limit: int, seed: int, options: dict[str, Any]) -> 
         raise InputError(f"task {task} does not take the options {options}: {error}; correct them.") from error
 
     def scorer(entry: dict[str, Any]) -> Callable[[str], float]:
-        return lambda response: float(data.score_answer(extract_answer(response), entry))
+        # reasoning-gym asks for answer tags, and counts a response without them as wrong.
+        return lambda response: float(data.score_answer(tagged_answer(response), entry))
 
     return [Problem(e["question"], None, e["answer"], task, scorer(e)) for e in data]
 

@@ -12,8 +12,9 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from inversion.demo import MODELS, recipe
-from inversion.demo.tasks import is_held_out, score
+from inversion.demo.tasks import is_held_out
 from inversion.demo.tokenizer import EOS_ID, PAD_ID, build_tokenizer
+from inversion.scoring import scorer_for
 
 pytest.importorskip("reasoning_gym")
 TOKENIZER = build_tokenizer()
@@ -213,4 +214,4 @@ def test_one_command_writes_all_models(tmp_path, capsys):
     assert torch.equal(kept[2], weights["slow"])
     rows = [json.loads(line) for line in (tmp_path / "problems.jsonl").read_text().splitlines()]
     assert len(rows) == 64
-    assert all(score(row["answer"], f"<answer>{row['answer']}</answer>") == 1.0 for row in rows)
+    assert all(scorer_for("tags", row["answer"])(f"<answer>{row['answer']}</answer>") == 1.0 for row in rows)

@@ -19,14 +19,13 @@ from inversion.demo.tasks import (
     Problem,
     chain_of_thought,
     distinct_problems,
-    extract_answer,
     is_held_out,
     mixed_problems,
     problem_stream,
     response_for,
-    score,
 )
 from inversion.errors import InputError
+from inversion.scoring import scorer_for
 
 reasoning_gym = pytest.importorskip("reasoning_gym")
 LINE = r"\w+ (-?\d+) ([+-]) (\d+) (?:=|is) (-?\d+)"
@@ -35,6 +34,10 @@ LINE = r"\w+ (-?\d+) ([+-]) (\d+) (?:=|is) (-?\d+)"
 
 def train_problems(task, n, seed=0):
     return list(itertools.islice(problem_stream(task, "train", seed), n))
+
+
+def score(answer, response):
+    return scorer_for("tags", answer)(response)
 
 
 def full_marks(dataset, entry, response):
@@ -84,30 +87,6 @@ def test_score_is_never_more_generous_than_reasoning_gym(task, forgiven):
             response = f"<answer>{given}</answer>"
             if score(entry["answer"], response) == 1.0:
                 assert full_marks(dataset, entry, response)
-
-
-@pytest.mark.parametrize(
-    ("response", "expected"),
-    [
-        ("<answer>12</answer>", "12"),
-        ("<think>\nSo 3</think><answer>\n 12 </answer> done", "12"),
-        ("<answer>1</answer> no, <answer>2</answer>", "2"),
-        ("<answer>1<answer>2</answer>", "2"),
-        ("<answer>a\nb</answer>", "a\nb"),
-        ("<answer></answer>", ""),
-        ("<answer>12", None),
-        ("12", None),
-        ("", None),
-    ],
-)
-def test_extract_answer(response, expected):
-    assert extract_answer(response) == expected
-
-
-def test_score_ignores_whitespace_only():
-    assert score("['1.0', '2.0']", "<answer> ['1.0',\n '2.0'] </answer>") == 1.0
-    assert score("12", "<answer>1 2</answer>") == 0.0
-    assert score("", "12") == 0.0
 
 
 def test_running_totals_are_right():

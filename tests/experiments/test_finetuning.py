@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from inversion.cli import main
 from inversion.errors import InputError
 from inversion.experiments.checkpoints import last_checkpoint, remove_torn
-from inversion.experiments.finetuning import math_scorer, training_problems
+from inversion.experiments.finetuning import training_problems
 from inversion.experiments.spec import TrainSpec, read_spec, write_spec
 from inversion.runs import load_responses
 
@@ -111,12 +111,6 @@ def test_held_out_problems_are_not_trained_on(problems):
     trained, held_out = training_problems(TrainSpec(limit=60))
     assert len(trained) == 60
     assert not {p.prompt for p in trained} & {p.prompt for p in held_out}
-
-
-def test_mathematics_is_compared_as_mathematics():
-    pytest.importorskip("math_verify")
-    score = math_scorer("1/2")
-    assert [score(text) for text in (r"so $\frac{1}{2}$", "that makes 0.5", r"\boxed{3}", "")] == [1, 1, 0, 0]
 
 
 def arguments(problems, out, checkpoint):

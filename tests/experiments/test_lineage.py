@@ -13,7 +13,6 @@ from scipy.stats import spearmanr
 import inversion
 from inversion.cli import main
 from inversion.demo.recipe import build_model
-from inversion.demo.tasks import score
 from inversion.errors import InputError
 from inversion.experiments.lineage import PROFILES, LineageSpec, laboratory, reproduce, schedule, training
 from inversion.experiments.lineage.probing import best_start, references
@@ -21,6 +20,7 @@ from inversion.experiments.lineage.spec import STARTS, lineage_spec
 from inversion.experiments.lineage.tables import masks, publish
 from inversion.responses import Problem
 from inversion.runs import load_responses
+from inversion.scoring import scorer_for
 
 TINY = LineageSpec(
     seeds=1,
@@ -136,7 +136,7 @@ def test_reference_texts_are_right_whole_and_the_same_each_time(lineage):
     assert references([problem], "chain")[0].response == worked.response
     assert worked.response is not None
     assert worked.response.endswith("<answer>tac</answer><|end|>")
-    assert score("tac", worked.response) == 1
+    assert scorer_for("tags", "tac")(worked.response) == 1
     ids = [
         inversion.load_run(lineage / "seed-0" / "finetune" / f"step-{step:06d}" / "reference").token_id.values
         for step in (0, 12)

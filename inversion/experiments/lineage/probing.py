@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from inversion.demo import PROBLEMS
 from inversion.demo import tasks as demo
 from inversion.demo.tokenizer import EOS, build_tokenizer
 from inversion.experiments.lineage.spec import RL_STAGES, STYLES, LineageSpec, stage_folder, step_folder
 from inversion.experiments.lineage.training import load
 from inversion.measure import measure_run
 from inversion.models import load_model
-from inversion.responses import Generation, Problem, read_problems
+from inversion.responses import Generation, Problem, shipped_problems
 from inversion.runs import load_responses
+from inversion.scoring import accuracy as share_right
 
 RUNS = {"own": "run"}
 """Texts -> name of their run's folder where it is not that of the texts."""
@@ -52,7 +52,7 @@ def _probe(checkpoint: Path, stage: str, spec: LineageSpec, seed: int) -> None:
     hf_model.config.name_or_path = "/".join(checkpoint.parts[-3:])
     model = load_model(hf_model, tokenizer=build_tokenizer())
     for texts in texts_of(stage, spec):
-        problems = read_problems(str(PROBLEMS), spec.problems)
+        problems = shipped_problems(spec.problems)
         temperature = 1.0
         if texts == "reference":
             problems = references(problems, STYLES[stage])  # pyright: ignore[reportArgumentType]
@@ -91,4 +91,4 @@ def best_start(spec: LineageSpec, seed: int, out: Path) -> int:
 
 def accuracy(checkpoint: Path) -> float:
     """Return the share of a checkpoint's own responses that are right."""
-    return float((load_responses(run_folder(checkpoint, "own")).score >= 1).mean())
+    return share_right(load_responses(run_folder(checkpoint, "own")).score).share

@@ -17,6 +17,7 @@ from inversion.demo.tasks import CONNECTORS, EQUALS, TAKES
 from inversion.experiments.lineage.probing import run_folder
 from inversion.files import put
 from inversion.runs import load_responses, load_run
+from inversion.scoring import accuracy
 from inversion.statistics import Correlation, correlate, layer_map, partial, within_between, within_response_shuffle
 
 NORMS = ("nuclear", "frobenius", "logit_space")
@@ -94,7 +95,7 @@ def facts_of(run: xr.Dataset, responses: pd.DataFrame) -> dict[str, float]:
     """Return what a run's responses are like: share right (of its own), mean entropy of a token, mean length."""
     teacher_forced = str(run.attrs["responses"]["source"]).endswith("reference")
     return {
-        "accuracy": np.nan if teacher_forced else float((responses.score >= 1).mean()),
+        "accuracy": np.nan if teacher_forced else accuracy(responses.score).share,
         "entropy_bits": float(run.entropy_bits.mean()),
         "tokens": float(responses.n_tokens.mean()),
     }

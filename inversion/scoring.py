@@ -1,0 +1,294 @@
+"""Score a response against a known answer: between answer tags, as a number, as mathematics, as a choice, exactly.
+
+A score is 1.0 for a right response and 0.0 for a wrong one. Where a response cannot be scored it is NaN with a reason:
+a response that does not have the form that a scorer looks for is not thereby wrong, and a known answer that is no
+number makes no response wrong. :func:`accuracy` is the one place that says what share is right; it leaves out what was
+not scored and says how much that was.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from decimal import Decimal, DecimalException
+from typing import Any
+
+from inversion import mathematics
+from inversion.errors import InputError
+
+SECONDS = 10.0
+"""Time that comparing one response as mathematics may take."""
+
+_TAGGED = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
+_BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_NUMBER = re.compile(
+    r"(?:(?<![\w.)])[-+−] ?)?(?:\d{1,3}(?:,\d{3})+(?!,?\d)|\d+|(?<!\d)(?=\.\d))(?:\.\d+)?"
+    r"(?:[eE][-+]?\d+)?(?:/\d+)?"
+)
+_STATED = re.compile(r"(?:answer|result)\s*(?:is|=|:)\s*:?", re.IGNORECASE)
+_CHOICE = re.compile(r"\(([A-Za-z])\)|(?<![A-Za-z'])([A-Z])(?![A-Za-z'])")
+_ONLY_CHOICE = re.compile(r"\s*\(?([A-Za-z])\)?\s*(?:[.:)].*)?", re.DOTALL)
+_WORD = re.compile(r"[A-Za-z]{3,}")
+
+
+class Score(float):
+    """A score, and why there is none where it is NaN (or why it is 0 without an answer)."""
+
+    reason: str
+
+    def __new__(cls, value: float, reason: str = "") -> "Score":
+        """Make one; a NaN needs a reason."""
+        made = super().__new__(cls, value)
+        if math.isnan(value) and not reason:
+            raise ValueError("a response without a score needs a reason")
+        made.reason = reason
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Score, (float(self), self.reason)
+
+
+NAN = math.nan
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores responses to one problem, whose answer is known.
+
+    find: Returns the answer that a response gives, None where it gives none.
+    judge: Returns the score of an answer that was given.
+    lacking: What a response without an answer lacks, for the reason.
+    form_required: Whether a response without an answer is wrong, rather than unscored.
+    """
+
+    find: Callable[[str], str | None]
+    judge: Callable[[str], float]
+    lacking: str
+    form_required: bool = False
+
+    def __call__(self, response: str, finished: bool = True) -> Score:
+        """Score a response; one that was cut at its greatest length before it gave an answer is wrong.
+
+        Args:
+            response: Its text.
+            finished: Whether it came to an end by itself.
+        """
+        given = self.find(response)
+        return self._without(finished) if given is None else Score(self.judge(given))
+
+    def _without(self, finished: bool) -> Score:
+        if not finished:
+            return Score(0.0, "cut before it gave an answer")
+        return Score(0.0 if self.form_required else NAN, self.lacking)
+
+
+def scorer_for(kind: str, answer: Any, *, form_required: bool = False) -> Scorer | None:
+    """Return the scorer of one problem.
+
+    Args:
+        kind: ``tags``: what stands between the last answer tags equals the answer up to white space. ``number``: the
+            stated or last number of the response equals it. ``math``: its final formula or number equals it as
+            mathematics (math-verify). ``choice``: the letter that it chooses is the answer. ``exact``: the whole of it,
+            without thinking, equals the answer up to white space. ``none``: nothing is scored.
+        answer: The known answer, text or a number; None where there is none.
+        form_required: Count a response as wrong, rather than unscored, where it lacks the form that the scorer looks
+            for. That is right for models that were trained or told to write it.
+
+    Returns:
+        None for ``none`` or without an answer.
+
+    Raises:
+        InputError: There is no such scorer, or math-verify is not installed.
+    """
+    if kind != "none" and kind not in _MAKERS:
+        raise InputError(f"there is no scorer {kind!r}; choose among {', '.join(KINDS)}.")
+    if kind == "none" or answer is None:
+        return None
+    return replace(_MAKERS[kind](str(answer)), form_required=form_required)
+
+
+def tagged_answer(response: str) -> str | None:
+    """Return the text between the last pair of answer tags, or None where there is no closed pair."""
+    found = _TAGGED.findall(response)
+    return found[-1].strip() if found else None
+
+
+def without_thinking(response: str) -> str:
+    """Return what follows the last ``</think>``: all of a response without thinking, none of one that never ends it."""
+    _, closed, rest = response.rpartition("</think>")
+    return rest if closed or "<think>" not in response else ""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Of ``scored`` responses ``right`` are right; ``unscored`` more could not be scored and do not count."""
+
+    right: int
+    scored: int
+    unscored: int
+
+    @property
+    def share(self) -> float:
+        """Right among scored, 0..1; NaN where nothing was scored."""
+        return self.right / self.scored if self.scored else NAN
+
+    def __str__(self) -> str:
+        if not self.scored:
+            return "not scored"
+        return f"{self.share:.0%}" + (f" ({self.unscored} not scored)" if self.unscored else "")
+
+
+def score_of(scorer: Callable[[str], float] | None, response: str, finished: bool = True) -> Score:
+    """Score a response by a :class:`Scorer`, or by any function from text to a number.
+
+    Args:
+        scorer: None where there is nothing to score against.
+        response: Its text.
+        finished: Whether it came to an end by itself.
+    """
+    if scorer is None:
+        return Score(NAN, "its problem has no known answer")
+    value = scorer(response, finished) if isinstance(scorer, Scorer) else scorer(response)
+    return value if isinstance(value, Score) else Score(value, "its scorer gave no number" if value != value else "")
+
+
+def accuracy(scores: Iterable[float]) -> Accuracy:
+    """Count what is right: a score of 1 or more, among those that are not NaN."""
+    values = [float(score) for score in scores]
+    scored = [value for value in values if not math.isnan(value)]
+    return Accuracy(sum(value >= 1 for value in scored), len(scored), len(values) - len(scored))
+
+
+def _tags(answer: str) -> Scorer:
+    """Never more generous than reasoning-gym at full marks, and free of its partial credit.
+
+    It is stricter where reasoning-gym forgives a format that the prompt does not ask for (capitals, ``+7``, sorted
+    values off by one).
+    """
+    return Scorer(tagged_answer, lambda given: float(given.split() == answer.split()), "it has no answer tags")
+
+
+def _exact(answer: str) -> Scorer:
+    return Scorer(without_thinking, lambda given: float(given.split() == answer.split()), "")
+
+
+def _number(answer: str) -> Scorer:
+    known = _decimal(answer)
+    if known is None:
+        return _unscorable(f"the known answer {_short(answer)} is not a number")
+    return Scorer(_stated_number, lambda given: float(_decimal(given) == known), "it has no number")
+
+
+def _stated_number(response: str) -> str | None:
+    """The last number of the most explicit place: answer tags, a box, what follows "answer is", all of the answer."""
+    text = without_thinking(response)
+    places = [tagged_answer(text), *_BOXED.findall(text)[-1:], *re.findall(r"####(.*)", text)[-1:]]
+    numbers = [found[-1] for place in places if place is not None and (found := _numbers(place))]
+    if numbers:
+        return numbers[0]
+    stated = list(_STATED.finditer(text))
+    if stated and (found := _numbers(text[stated[-1].end() :])):
+        return found[0]
+    found = _numbers(text)
+    return found[-1] if found else None
+
+
+def _numbers(text: str) -> list[str]:
+    # LaTeX writes the comma between thousands as {,} or \!.
+    text = text.replace("{,}", ",").replace(",\\!", ",").replace("\\$", "").replace("$", "")
+    return _NUMBER.findall(text)
+
+
+def _decimal(text: str) -> Decimal | None:
+    """The value of a text that is one number or fraction, with a currency or per cent sign at most."""
+    plain = text.strip().strip("$€£%\\ ").removesuffix(".").replace(",", "").replace("−", "-").replace(" ", "")
+    above, _, below = plain.partition("/")
+    try:
+        # Decimals, since 1e999999999 is as short as any number in them.
+        value = Decimal(above) / Decimal(below) if below else Decimal(above)
+    except DecimalException:
+        return None
+    return value if value.is_finite() else None
+
+
+def _choice(answer: str) -> Scorer:
+    match = _ONLY_CHOICE.fullmatch(answer)
+    if match is None:
+        return _unscorable(f"the known answer {_short(answer)} is not a letter")
+    known = match[1].upper()
+    return Scorer(_chosen_letter, lambda given: float(given == known), "it chooses no letter")
+
+
+def _chosen_letter(response: str) -> str | None:
+    text = without_thinking(response)
+    places = [tagged_answer(text), *_BOXED.findall(text)[-1:]]
+    for place in places:
+        if place is not None:
+            match = _ONLY_CHOICE.fullmatch(re.sub(r"\\text\s*\{(.*)\}", r"\1", place))
+            return match[1].upper() if match else None
+    if match := _ONLY_CHOICE.fullmatch(text):
+        return match[1].upper()
+    stated = list(_STATED.finditer(text))
+    if stated and (match := _CHOICE.search(text, stated[-1].end())):
+        return (match[1] or match[2]).upper()
+    # "I" and "A" are words too: elsewhere only a letter in brackets is a choice.
+    bracketed = re.findall(r"\(([A-Z])\)", text)
+    return bracketed[-1] if bracketed else None
+
+
+def _math(answer: str) -> Scorer:
+    mathematics.require()
+    # math-verify reads "Paris" as a product of five variables, and "sin(x)" as one of four.
+    if _WORD.search(answer) and "\\" not in answer:
+        return _unscorable(f"the known answer {_short(answer)} is a word, not mathematics in LaTeX")
+
+    return MathScorer(without_thinking, lambda given: NAN, "it has no formula or number", answer=answer)
+
+
+@dataclass(frozen=True)
+class MathScorer(Scorer):
+    """Compares as mathematics; whether a response has any is known only once it has been compared."""
+
+    answer: str = ""
+
+    def __call__(self, response: str, finished: bool = True) -> Score:
+        """Score a response; see :class:`Scorer`."""
+        reply = mathematics.compare(self.answer, str(self.find(response)), SECONDS)
+        if "score" in reply:
+            return Score(reply["score"])
+        if reply["reason"] == "response":
+            return self._without(finished)
+        reasons = {
+            "answer": f"the known answer {_short(self.answer)} is not mathematics",
+            "failed": f"comparing it as mathematics failed ({reply.get('error')})",
+            "time": f"comparing it as mathematics took more than {SECONDS:g} s",
+        }
+        return Score(NAN, reasons[reply["reason"]])
+
+
+@dataclass(frozen=True)
+class Unscorable(Scorer):
+    """Scores nothing, for a reason that lies in the known answer: no response is wrong because of that."""
+
+    def __call__(self, response: str, finished: bool = True) -> Score:
+        """Return NaN with the reason."""
+        return Score(NAN, self.lacking)
+
+
+def _unscorable(reason: str) -> Scorer:
+    return Unscorable(without_thinking, lambda given: NAN, reason)
+
+
+def _short(answer: str) -> str:
+    return repr(answer if len(answer) <= 40 else answer[:39] + "…")
+
+
+_MAKERS: dict[str, Callable[[str], Scorer]] = {
+    "math": _math,
+    "number": _number,
+    "tags": _tags,
+    "choice": _choice,
+    "exact": _exact,
+}
+KINDS = (*_MAKERS, "none")
+"""Names of scorers."""
