@@ -1,17 +1,62 @@
-"""Rows of a file or a data set, as dictionaries."""
+"""Rows of a file, of a saved data set or of one on the hub, as dictionaries.
+
+Folders and hub data sets are read by Hugging Face ``datasets``. Single files are not: its JSON and CSV readers give
+every column one type, which fails on an answer that is now a number and now text, and turns 007 into 7.
+"""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from inversion.errors import InputError
 
+FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+LONGEST_NUMBER = 4000  # digits; Python refuses to read a few more
 
-def read_rows(path: Path) -> Iterable[Any]:
-    """Read a file's rows as dictionaries."""
+Row = Mapping[str, Any]
+
+
+def is_source(name: str) -> bool:
+    """Whether a name is a file, a folder or has the form of a hub data set, rather than that of a task."""
+    return Path(name).expanduser().exists() or "/" in name or Path(name).suffix in FILES
+
+
+def read_rows(
+    source: str, subset: str | None = None, split: str | None = None, revision: str | None = None
+) -> Sequence[Row]:
+    """Read the rows of a source.
+
+    Args:
+        source: A JSON Lines, JSON, CSV, TSV or Parquet file; a folder saved by ``datasets`` or laid out as on the hub;
+            or the name of a hub data set such as ``openai/gsm8k``.
+        subset: Configuration of a data set that has several.
+        split: Split of a data set that has several.
+        revision: Branch, tag or commit of a hub data set.
+
+    Raises:
+        InputError: It is missing, damaged or of a kind that is not read.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        if subset or split or revision:
+            raise InputError(f"{source} is a single file, without subset, split or revision; leave those out.")
+        return _file_rows(path)
     if path.is_dir():
-        return _dataset_rows(path)
+        return _folder_rows(path, subset, split)
+    if path.suffix in FILES or source.count("/") != 1 or source.startswith((".", "/", "~")):
+        raise InputError(
+            f"there is no file {source}; give a JSONL, JSON, CSV, TSV or Parquet file, a hub data set such as "
+            "openai/gsm8k, or a reasoning-gym task name."
+        )
+    return _load(source, subset, split, revision=revision)
+
+
+def _file_rows(path: Path) -> Sequence[Row]:
+    if path.suffix in (".jsonl", ".json"):
+        return _json_rows(path)
+    if path.suffix in (".csv", ".tsv"):
+        return _table_rows(path)
     if path.suffix == ".parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -20,33 +65,104 @@ def read_rows(path: Path) -> Iterable[Any]:
             return pq.read_table(path).to_pylist()
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"{path} is not a readable Parquet file; write it again.") from error
-    if path.suffix not in (".jsonl", ".json"):
-        raise InputError(f"{path} is neither JSONL nor Parquet; convert it to one of them.")
-    return _json_rows(path)
+    raise InputError(f"{path} is none of {', '.join(FILES)}; convert it to one of them.")
 
 
-def _dataset_rows(path: Path) -> Iterable[Any]:
-    from datasets import Dataset, load_from_disk
+def _table_rows(path: Path) -> Sequence[Row]:
+    """Read CSV or TSV; every cell stays text, and an empty one counts as missing."""
+    import pandas as pd
 
+    separator = "\t" if path.suffix == ".tsv" else ","
+    try:
+        # Its own header handling would take the first cell of a row that is too long for an index.
+        frame = pd.read_csv(path, sep=separator, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except pd.errors.EmptyDataError:
+        return []
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 ({error.reason}); save it as UTF-8.") from error
+    except pd.errors.ParserError as error:
+        raise InputError(f"{path} is not a well-formed table ({str(error).strip()}); correct it.") from error
+    header, *rows = frame.values.tolist()
+    return [{name: cell or None for name, cell in zip(header, row, strict=True)} for row in rows]
+
+
+def _json_rows(path: Path) -> Sequence[Row]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 (byte {error.start}: {error.reason}); save it as UTF-8.") from error
+    if text.lstrip().startswith("["):
+        rows = _json(text, path, fails=None)
+        if isinstance(rows, list):
+            return rows
+    # Not splitlines(): U+2028, U+0085 and others may stand inside a JSON string.
+    lines = enumerate(text.split("\n"), 1)
+    return [_json(line, f"{path}, line {number}") for number, line in lines if line.strip()]
+
+
+def _json(text: str, where: Any, fails: str | None = "is not valid JSON") -> Any:
+    """Read a JSON text; None if it is not valid and ``fails`` is None."""
+    try:
+        return json.loads(text, parse_int=_integer)
+    except json.JSONDecodeError as error:
+        if fails is None:
+            return None
+        raise InputError(f"{where} {fails} ({error.msg}); correct it.") from error
+    except RecursionError as error:
+        raise InputError(f"{where} is nested too deeply to be read; flatten it or leave that column out.") from error
+
+
+def _integer(digits: str) -> int | str:
+    return int(digits) if len(digits) < LONGEST_NUMBER else digits
+
+
+def _folder_rows(path: Path, subset: str | None, split: str | None) -> Sequence[Row]:
+    """Read a folder saved by ``save_to_disk``, which is recognised by its files, or one laid out as on the hub."""
+    from datasets import DatasetDict, load_from_disk
+
+    if not any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        return _load(str(path), subset, split, streaming=True)  # streamed: nothing is copied into a cache
     try:
         data = load_from_disk(str(path))
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is a damaged data set ({_first_line(error)}); save it again.") from error
+    if isinstance(data, DatasetDict):
+        data = data[_choose("split", split, list(data), str(path))]
+    elif split:
+        raise InputError(f"{path} holds a single split; leave --split out.")
+    return data  # pyright: ignore[reportReturnType]
+
+
+def _load(name: str, subset: str | None, split: str | None, **options: Any) -> Sequence[Row]:
+    """Read a data set by ``datasets``, once it is clear which part of it is meant."""
+    import datasets
+
+    revision = options.pop("revision", None)
+    try:
+        subsets = datasets.get_dataset_config_names(name, revision=revision)
+        subset = _choose("subset", subset, subsets, name)
+        splits = datasets.get_dataset_split_names(name, subset, revision=revision)
+        split = _choose("split", split, splits, name)
+        return list(datasets.load_dataset(name, subset, split=split, revision=revision, **options))  # pyright: ignore
+    except InputError:
+        raise
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise InputError(
-            f"{path} is not a folder saved by Hugging Face datasets; save one with save_to_disk, or give a file."
+            f"cannot read a data set from {name}: {_first_line(error)}; give a file, a folder or a hub data set that "
+            "you can reach."
         ) from error
-    if not isinstance(data, Dataset):
-        raise InputError(
-            f"{path} holds several splits; give the folder of one, such as {path / str(next(iter(data)))}."
-        )
-    return data
 
 
-def _json_rows(path: Path) -> Iterable[Any]:
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path}, line {number} is not valid JSON ({error.msg}); correct it.") from error
-    return rows
+def _choose(what: str, wanted: str | None, there: Sequence[str], name: str) -> str:
+    if wanted is None and len(there) == 1:
+        return there[0]
+    if wanted is None:
+        raise InputError(f"{name} has several {what}s ({', '.join(there)}); choose one with --{what}.")
+    if wanted not in there:
+        raise InputError(f"{name} has no {what} {wanted}; choose among {', '.join(there)}.")
+    return wanted
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__).rstrip(".")

@@ -1,15 +1,18 @@
 """Problems of a reasoning-gym task."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from inversion.errors import InputError
+from inversion.names import nearest
 from inversion.responses.problems import Problem
-from inversion.scoring import tagged_answer
+from inversion.scoring import scorer_for, tagged_answer
 
 
-def task_problems(task: str, limit: int, seed: int, options: dict[str, Any]) -> list[Problem]:
-    """Let reasoning-gym make ``limit`` problems of a task."""
+def task_problems(
+    task: str, limit: int, seed: int, options: dict[str, Any], scorer: str | None = None
+) -> list[Problem]:
+    """Let reasoning-gym make ``limit`` problems of a task, scored by itself unless another scorer is named."""
     try:
         import reasoning_gym
         from reasoning_gym.factory import DATASETS
@@ -19,20 +22,15 @@ def task_problems(task: str, limit: int, seed: int, options: dict[str, Any]) -> 
         ) from error
 
     if task not in DATASETS:
-        raise InputError(f"there is no file and no reasoning-gym task {task}; try {_nearest(task, DATASETS)}.")
+        raise InputError(f"there is no file and no reasoning-gym task {task}; try {nearest(task, DATASETS)}.")
     try:
         data = reasoning_gym.create_dataset(task, seed=seed, size=limit, **options)
     except (TypeError, AssertionError, ValueError) as error:
         raise InputError(f"task {task} does not take the options {options}: {error}; correct them.") from error
 
-    def scorer(entry: dict[str, Any]) -> Callable[[str], float]:
+    def own_scorer(entry: dict[str, Any]) -> Callable[[str], float]:
         # reasoning-gym asks for answer tags, and counts a response without them as wrong.
         return lambda response: float(data.score_answer(tagged_answer(response), entry))
 
-    return [Problem(e["question"], None, e["answer"], task, scorer(e)) for e in data]
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    from difflib import get_close_matches
-
-    return ", ".join(get_close_matches(name, list(known), 3, 0) or ["chain_sum"])
+    scorers = (scorer_for(scorer, e["answer"]) if scorer else own_scorer(e) for e in data)
+    return [Problem(e["question"], None, e["answer"], task, scores) for e, scores in zip(data, scorers, strict=True)]
