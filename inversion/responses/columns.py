@@ -78,17 +78,17 @@ def _announce(chosen: Mapping[str, str], wanted: Mapping[str, str], there: Seque
         logger.warning("%s: %s", source, "; ".join(told))
 
 
-def text_of(value: Any, where: str) -> str | None:
-    """Return a cell as text: a number in its shortest form, an empty or missing cell as None.
+def text_of(value: Any, where: str, numbers: bool = False) -> str | None:
+    """Return a cell as text, with ``numbers`` also one that is a number; an empty or missing cell as None.
 
     Raises:
         InputError: It is something else, is not finite, or holds half a surrogate pair, which no tokenizer can read.
     """
     if value is None or value == "":
         return None
-    if isinstance(value, float) and not math.isfinite(value):
+    if numbers and isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{where} is {value}, which is no number; correct it or leave it out.")
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if numbers and isinstance(value, int | float) and not isinstance(value, bool):
         return str(int(value)) if value == int(value) else repr(value)
     if not isinstance(value, str):
         raise InputError(f"{where} is not text; write it as a string.")
@@ -99,9 +99,9 @@ def text_of(value: Any, where: str) -> str | None:
     return value
 
 
-def joined_text(row: Mapping[str, Any], columns: str, where: str) -> str | None:
+def joined_text(row: Mapping[str, Any], columns: str, where: str, numbers: bool = False) -> str | None:
     """Return the text of a column, or of several named ``a+b``, joined by a space."""
-    texts = [text_of(row.get(name), f"{where}: {name}") for name in columns.split("+")]
+    texts = [text_of(row.get(name), f"{where}: {name}", numbers) for name in columns.split("+")]
     return " ".join(text.strip() for text in texts if text) or None if len(texts) > 1 else texts[0]
 
 

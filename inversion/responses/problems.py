@@ -137,7 +137,7 @@ class Source:
         messages = messages_of(cells.get("prompt"), f"{where}: {columns.get('prompt')}")
         ids = ids_of(cells.get("prompt_token_ids"), f"{where}: prompt_token_ids")
         texts = {
-            part: joined_text(row, columns[part], where)
+            part: joined_text(row, columns[part], where, numbers=part == "answer")
             for part in ("answer", "task", "solution", *(() if messages else ("prompt",)))
             if part in columns
         }
@@ -225,15 +225,15 @@ def _given(cells: Mapping[str, Any]) -> bool:
 
 def _listed(value: Any) -> tuple[list[Any], bool]:
     """Return a cell as a list, and whether it was one of several responses rather than one conversation."""
-    if isinstance(value, list) and not (value and isinstance(value[0], Mapping)):
+    if isinstance(value, list) and value and not isinstance(value[0], Mapping):
         return value, True
     return [value], False
 
 
 def _response_text(value: Any, where: str) -> str | None:
     """Return a response as text, also where it is written as a conversation of one message."""
-    messages = messages_of(value, where) if isinstance(value, list) else None
-    return messages[-1]["content"] if messages else text_of(value, where)
+    messages = messages_of(value, where) if value and isinstance(value, list) else None
+    return messages[-1]["content"] if messages else text_of(None if value == [] else value, where)
 
 
 def _finished(value: Any, where: str) -> bool | None:

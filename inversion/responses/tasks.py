@@ -28,9 +28,10 @@ def task_problems(
     except (TypeError, AssertionError, ValueError) as error:
         raise InputError(f"task {task} does not take the options {options}: {error}; correct them.") from error
 
-    def own_scorer(entry: dict[str, Any]) -> Callable[[str], float]:
+    def scores(entry: dict[str, Any]) -> Callable[[str], float] | None:
+        if scorer:
+            return scorer_for(scorer, entry["answer"])
         # reasoning-gym asks for answer tags, and counts a response without them as wrong.
         return lambda response: float(data.score_answer(tagged_answer(response), entry))
 
-    scorers = (scorer_for(scorer, e["answer"]) if scorer else own_scorer(e) for e in data)
-    return [Problem(e["question"], None, e["answer"], task, scores) for e, scores in zip(data, scorers, strict=True)]
+    return [Problem(e["question"], None, e["answer"], task, scores(e)) for e in data]
