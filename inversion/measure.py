@@ -19,7 +19,7 @@ from inversion.probes import probe
 from inversion.probes.capture import PROJECTIONS, select_layers, select_projections
 from inversion.probes.gradients import Quantity
 from inversion.probes.probe import check_norms, package_versions
-from inversion.responses import Generation, Problem, generate
+from inversion.responses import Generation, Problem, Source, generate
 from inversion.runs import RunWriter
 from inversion.scoring import score_of
 
@@ -43,7 +43,7 @@ def measure_run(
     problems: Sequence[Problem],
     out: str | os.PathLike[str],
     *,
-    source: str = "",
+    source: str | Source = "",
     measurement: Measurement | None = None,
     generation: Generation | None = None,
     seed: int = 0,
@@ -58,7 +58,7 @@ def measure_run(
         model: A bridge.
         problems: From :func:`inversion.responses.read_problems`.
         out: Folder of the run.
-        source: Where the problems came from, for the record.
+        source: Where the problems came from and how they were read, for the record.
         measurement: What to measure.
         generation: How to sample missing responses.
         seed: Seed of sampling and of drawn targets.
@@ -164,7 +164,7 @@ def _row(
 def _manifest(
     model: TransformerBridge,
     problems: Sequence[Problem],
-    source: str,
+    source: str | Source,
     measurement: Measurement,
     generation: Generation,
     seed: int,
@@ -179,7 +179,7 @@ def _manifest(
             "projections": select_projections(measurement.projections),
         },
         "responses": {
-            "source": source,
+            **({"source": source} if isinstance(source, str) else {"source": source.name, "reading": source.record()}),
             "sha256": hashlib.sha256(json.dumps(texts).encode()).hexdigest(),
             "count": len(problems),
             "seed": seed,

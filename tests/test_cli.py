@@ -96,3 +96,18 @@ def test_an_unknown_option_is_refused(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["probe", "--modle", "fast"])
     assert stop.value.code == 2
+
+
+def test_a_file_of_a_benchmark_is_measured_with_its_columns_and_scorer(capsys, caplog, checkpoint, tmp_path):
+    path = tmp_path / "test.jsonl"
+    rows = [{"question": f"{a} + 2 =", "answer": f"so {a} + 2 = {a + 2}\n#### {a + 2}", "level": 1} for a in range(3)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    probe = ("probe", "--model", checkpoint(), "--prompts", path, "--out", tmp_path / "run", "--max-new-tokens", 8)
+    code, _, _ = run(capsys, *probe, "--benchmark", "gsm8k", "--samples", 2, "--limit", 2)
+    assert code == 0
+    assert [record.getMessage() for record in caplog.records] == [f"{path}: not used: level"]
+    responses = inversion.load_responses(tmp_path / "run")
+    assert responses.prompt.tolist() == ["0 + 2 ="] * 2 + ["1 + 2 ="] * 2
+    assert responses.answer.tolist() == ["2", "2", "3", "3"]
+    reading = json.loads((tmp_path / "run" / "run.json").read_text())["responses"]["reading"]
+    assert reading == {"benchmark": "gsm8k", "samples": 2, "limit": 2, "seed": 0}

@@ -1,6 +1,8 @@
 """How commands declare their options, and read the values that argparse hands over as text."""
 
+import argparse
 import dataclasses
+import json
 from typing import Any
 
 
@@ -25,7 +27,24 @@ def numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in names(text))
 
 
+def pairs(text: str) -> dict[str, str]:
+    """Read ``prompt=question,answer=gold``."""
+    found = {}
+    for part in names(text):
+        name, sign, value = part.partition("=")
+        if not (name and sign):
+            raise argparse.ArgumentTypeError(f"{part!r} is not of the form NAME=VALUE")
+        found[name.strip()] = value.strip()
+    return found
+
+
 def settings(text: str) -> dict[str, Any]:
-    """Read ``min_terms=2,max_terms=4``; values that are numbers become numbers."""
-    pairs = (part.partition("=") for part in names(text))
-    return {name: int(value) if value.lstrip("-").isdigit() else value for name, _, value in pairs}
+    """Read ``min_terms=2,enable_thinking=true``; what is a JSON number or truth value becomes one."""
+    return {name: _value(value) for name, value in pairs(text).items()}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text.lower() if text.lower() in ("true", "false") else text)
+    except json.JSONDecodeError:
+        return text

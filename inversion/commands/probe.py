@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from inversion.commands.options import numbers, option, required, settings
+from inversion.commands.options import numbers, option, pairs, required, settings
+from inversion.scoring import KINDS
 
 
 @dataclass(frozen=True)
@@ -11,9 +12,25 @@ class Probe:
     """Measure a model on prompts and write a run; a run that was interrupted goes on."""
 
     model: str = required("shipped model (fast, half, slow), model folder or hub id")
-    prompts: str = required("JSONL or Parquet file with a prompt column, or a reasoning-gym task")
+    prompts: str = required(
+        "JSONL, JSON, CSV, TSV or Parquet file; data set folder or hub name; benchmark (gsm8k, math500, aime24, "
+        "aime25, svamp); or reasoning-gym task"
+    )
     out: str = required("folder of the run")
-    limit: int | None = option("most problems to use", None, type=int)
+    limit: int | None = option("most prompts to use", None, type=int)
+    columns: dict[str, str] | None = option(
+        "which column is what, such as prompt=question,answer=gold; a+b joins two, an empty name leaves one out",
+        None,
+        type=pairs,
+    )
+    benchmark: str | None = option("read a file as this benchmark: its columns, known answers and scorer", None)
+    subset: str | None = option("configuration of a data set that has several", None)
+    split: str | None = option("split of a data set that has several", None)
+    prompts_revision: str | None = option("branch, tag or commit of a hub data set", None)
+    samples: int | None = option("responses per prompt", None, type=int)
+    scorer: str | None = option(
+        "how responses are scored; by default as the benchmark or task has it, else tags", None, choices=KINDS
+    )
     seed: int = option("seed of sampling, of drawn targets and of random weights", 0, type=int)
     norms: tuple[str, ...] = option("comma-separated: nuclear, frobenius, spectral, l1", ("nuclear", "frobenius"))
     layers: tuple[int, ...] | None = option("comma-separated; negative ones count from the end", None, type=numbers)
@@ -34,9 +51,22 @@ class Probe:
 
     def __call__(self) -> None:
         """Run the command."""
-        from inversion.responses import Generation, read_problems
+        from inversion.responses import Generation, Source
 
-        problems = read_problems(self.prompts, self.limit, self.seed, self.task_options)
+        source = Source(
+            self.prompts,
+            self.limit,
+            self.seed,
+            self.task_options or {},
+            self.columns or {},
+            self.benchmark,
+            self.subset,
+            self.split,
+            self.prompts_revision,
+            self.samples,
+            self.scorer,
+        )
+        problems = source.read()
         generation = Generation(self.temperature, self.max_new_tokens)
         from transformers.utils.logging import disable_progress_bar
 
@@ -57,7 +87,7 @@ class Probe:
             model,
             problems,
             self.out,
-            source=self.prompts,
+            source=source,
             measurement=Measurement(self.norms, self.layers, self.projections, self.quantity, self.targets),  # pyright: ignore[reportArgumentType]
             generation=generation,
             seed=self.seed,
