@@ -5,6 +5,8 @@ from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
     GPT2Config,
+    GPTJConfig,
+    GPTNeoConfig,
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
@@ -39,6 +41,34 @@ FAMILIES = {
         **{**_GROUPED, "sliding_window": 6, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 8.0, **o}
     ),
     "gpt_neox": lambda **o: GPTNeoXConfig(**{**_COMMON, **o}),
+    # Blocks that return tuples.
+    "gpt_neo": lambda **o: GPTNeoConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_layers=2,
+        num_heads=4,
+        attention_types=[[["global", "local"], 1]],
+        window_size=6,
+        max_position_embeddings=64,
+        **{"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, **o},
+    ),
+    "gptj": lambda **o: GPTJConfig(
+        n_embd=32,
+        n_inner=48,
+        n_layer=2,
+        n_head=4,
+        n_positions=64,
+        rotary_dim=4,
+        **{
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+            "pad_token_id": 1,
+            "resid_pdrop": 0,
+            "attn_pdrop": 0,
+            "embd_pdrop": 0,
+            **o,
+        },
+    ),
     "mistral": lambda **o: MistralConfig(**{**_GROUPED, "sliding_window": 6, **o}),
 }
 

@@ -44,7 +44,7 @@ class CorrPOConfig(GRPOConfig):
     inversion_norm: str = _option("nuclear", "norm of the exact signal")
     inversion_method: str = _option("spearman", "spearman or pearson")
     inversion_unit: str = _option("position", "position or token_type")
-    inversion_min_tokens: int = _option(MIN_TOKENS, "tokens below which rho is 0")
+    inversion_min_tokens: int = _option(MIN_TOKENS, "tokens below which rho is undefined")
     inversion_control: str = _option("none", "shuffled: rho is permuted within the group, a control")
 
     def __post_init__(self) -> None:

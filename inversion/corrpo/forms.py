@@ -2,6 +2,10 @@
 
 A form takes the penalties of a batch and returns them changed; forms chain, ``mixed_groups+shrunk``. The penalty
 starts as rho, and what a response's reward gains is ``-weight * penalty``.
+
+A penalty of NaN says that the response is left out of the term: its rho is undefined, or a form does not apply to it.
+It then gets the mean penalty of its group, so that its advantage from the term is exactly 0. A fixed value such as 0
+would be a prize for whoever is left out wherever the others have a positive rho: a policy wins it by short responses.
 """
 
 from collections.abc import Callable
@@ -34,8 +38,9 @@ class Responses:
 
     @property
     def right(self) -> Tensor:
-        """Which responses are right, (n,), 0.0 or 1.0."""
-        return (self.reward >= self.right_at).to(self.reward.dtype)
+        """Which responses are right, (n,), 0.0 or 1.0; NaN where nothing could score the response."""
+        right = (self.reward >= self.right_at).to(self.reward.dtype)
+        return right.masked_fill(self.reward.isnan(), torch.nan)
 
 
 Form = Callable[[Tensor, Responses], Tensor]
@@ -55,7 +60,7 @@ def right_only(penalty: Tensor, responses: Responses) -> Tensor:
 
     Groups that are all wrong are safe; groups that are all right still fall into the trap of :func:`additive`.
     """
-    return penalty * responses.right
+    return penalty.masked_fill(responses.right != 1, torch.nan)
 
 
 def mixed_groups(penalty: Tensor, responses: Responses) -> Tensor:
@@ -63,14 +68,17 @@ def mixed_groups(penalty: Tensor, responses: Responses) -> Tensor:
 
     A group without variance in correctness keeps zero advantage, as in GRPO: no trap.
     """
-    share = responses.right.view(-1, responses.group_size).mean(1)
-    mixed = ((share > 0) & (share < 1)).to(penalty.dtype)
-    return penalty * mixed.repeat_interleave(responses.group_size)
+    share = group_mean(responses.right, responses.group_size)
+    return penalty.masked_fill((share == 0) | (share == 1), torch.nan)
 
 
 def shrunk(penalty: Tensor, responses: Responses) -> Tensor:
-    """Times n / (n + ``shrink_tokens``): the rho of a short response is mostly noise. Our reading."""
-    return penalty * responses.n_tokens / (responses.n_tokens + responses.shrink_tokens)
+    """The rho of a response of n tokens is drawn to its group's mean, by n / (n + ``shrink_tokens``). Our reading.
+
+    A short response's rho is mostly noise. Drawn to 0 instead, a short response would win wherever rho is positive.
+    """
+    centre = group_mean(penalty, responses.group_size)
+    return centre + (penalty - centre) * responses.n_tokens / (responses.n_tokens + responses.shrink_tokens)
 
 
 def target(penalty: Tensor, responses: Responses) -> Tensor:
@@ -94,15 +102,24 @@ def bonus(rho: Tensor, responses: Responses, weight: float, forms: str = "mixed_
     """Return what each response's reward gains, (n,), in units of the reward.
 
     Args:
-        rho: The inversion within each response, (n,), 0 where undefined.
+        rho: The inversion within each response, (n,), NaN where undefined.
         responses: The batch.
         weight: Of the penalty; a negative one rewards the opposite of the inversion.
         forms: Names of forms, joined by ``+``.
 
     Returns:
-        NaN where the task reward is NaN, so that an unscorable response stays one.
+        The gain; for a response that is left out of the term, its group's mean, and 0 where the whole group is. NaN
+        where the task reward is NaN, so that an unscorable response stays one.
     """
-    penalty = rho
+    unscorable = responses.reward.isnan()
+    # What cannot be scored has no advantage; it must not set the others' mean either.
+    penalty = rho.masked_fill(unscorable, torch.nan)
     for form in parse_forms(forms):
         penalty = form(penalty, responses)
-    return torch.where(responses.reward.isnan(), torch.nan, -weight * penalty)
+    filled = torch.where(penalty.isnan(), group_mean(penalty, responses.group_size), penalty).nan_to_num(0.0)
+    return torch.where(unscorable, torch.nan, -weight * filled)
+
+
+def group_mean(values: Tensor, group_size: int) -> Tensor:
+    """Return the mean of each response's group over what is not NaN, (n,); NaN where nothing is left."""
+    return values.view(-1, group_size).nanmean(1).repeat_interleave(group_size)

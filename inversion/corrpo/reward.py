@@ -1,15 +1,16 @@
 """The inversion as a reward function of TRL."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
-from inversion.corrpo.recording import Recorded
 from inversion.corrpo.rho import MIN_POINTS, RHO_METHODS, RHO_UNITS, Method, Unit, response_rho
+from inversion.corrpo.seams import tokenized
 from inversion.corrpo.signals import Ids, LastLayer, Readings, Signal
 from inversion.errors import InputError
 
 MIN_TOKENS = 8
-"""Tokens below which a response's rho counts as 0: with fewer it says nothing."""
+"""Tokens below which a response's rho is undefined: with fewer it says nothing."""
 
 
 class InversionReward:
@@ -27,7 +28,7 @@ class InversionReward:
         signal: Where strength and entropy come from; :class:`~inversion.corrpo.LastLayer` by default.
         method: ``spearman`` or ``pearson``.
         unit: ``position`` or ``token_type``.
-        min_tokens: Tokens below which rho is 0, as it is for a response whose strength or entropy is constant.
+        min_tokens: Tokens below which rho is undefined, as it is for a response whose strength or entropy is constant.
     """
 
     __name__ = "inversion"  # what TRL logs it as
@@ -47,7 +48,6 @@ class InversionReward:
         self.method: Method = method
         self.unit: Unit = unit
         self.min_tokens = min_tokens
-        self.recorded: Recorded | None = None
         self._trainer: Any = None
 
     def attach(self, trainer: Any) -> "InversionReward":
@@ -63,32 +63,37 @@ class InversionReward:
             prompts: Token ids of each prompt.
             responses: Token ids of each response, its end token included.
         """
-        return [
-            response_rho(*readings, method=self.method, unit=self.unit, min_tokens=self.min_tokens)
-            for readings in self._read(model, prompts, responses)
-        ]
+        return [self.rho(readings) for readings in self.signal(model, prompts, responses)]
 
-    def _read(self, model: Any, prompts: Sequence[Ids], responses: Sequence[Ids]) -> list[Readings]:
-        if isinstance(self.signal, LastLayer):
-            return self.signal(model, prompts, responses, self.recorded)
-        return self.signal(model, prompts, responses)
+    def rho(self, readings: Readings) -> float | None:
+        """Return rho of what was read at one response, None where it is undefined."""
+        return response_rho(*readings, method=self.method, unit=self.unit, min_tokens=self.min_tokens)
+
+    def read(self, prompts: list, completion_ids: list[list[int]]) -> list[Readings]:
+        """Read strength and entropy off the trainer's policy, given prompts as TRL has them."""
+        if self._trainer is None:
+            raise InputError("this InversionReward has no policy to measure; call its attach(trainer) first.")
+        policy = self._trainer.accelerator.unwrap_model(self._trainer.model)
+        return self.signal(policy, tokenized(self._trainer, prompts), completion_ids)
 
     def __call__(self, prompts: list, completion_ids: list[list[int]], **context: Any) -> list[float]:
-        """Return rho of each completion, 0 where it is undefined: the interface that TRL calls.
+        """Return rho of each completion: the interface that TRL calls.
+
+        A response whose rho is undefined gets the mean of those of the same prompt, hence no advantage; 0 where none of
+        them has one.
 
         Args:
             prompts: Texts or conversations, one a completion.
             completion_ids: Token ids of each completion.
             context: What else TRL passes; ``log_metric`` is used to log the share of undefined values.
         """
-        if self._trainer is None:
-            raise InputError("this InversionReward has no policy to measure; call its attach(trainer) first.")
-        trainer = self._trainer
-        prompt_ids, images, _ = trainer._tokenize_prompts(prompts)
-        if images is not None:
-            raise InputError("the inversion reward reads text only; leave images out of the prompts.")
-        policy = trainer.accelerator.unwrap_model(trainer.model)
-        values = self.measure(policy, prompt_ids, completion_ids)
+        values = [self.rho(readings) for readings in self.read(prompts, completion_ids)]
         if "log_metric" in context:
             context["log_metric"]("rho_undefined", sum(value is None for value in values) / len(values))
-        return [0.0 if value is None else value for value in values]
+        filled: list[float] = []
+        for _, group in groupby(zip(prompts, values, strict=True), key=lambda pair: pair[0]):
+            rhos = [rho for _, rho in group]
+            defined = [rho for rho in rhos if rho is not None]
+            neutral = sum(defined) / len(defined) if defined else 0.0
+            filled += [neutral if rho is None else rho for rho in rhos]
+        return filled

@@ -1,25 +1,25 @@
 """Signals: per-token strength and entropy of responses, measured on the policy while it is being trained.
 
-A signal is called as ``signal(model, prompts, responses)`` with lists of token ids and returns one :class:`Readings` a
-response. It leaves the policy's gradients, ``requires_grad``, hooks, training mode and the random state as they were.
+A :class:`Signal` is called as ``signal(model, prompts, responses)`` with lists of token ids and returns one
+:class:`Readings` a response. It leaves the policy's gradients, ``requires_grad``, hooks, training mode and the random
+state as they were.
 """
 
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
-from inversion.corrpo.recording import Ids, Recorded, skipped
+from inversion.corrpo.policy import at_rest, bridge_of, decoder_layers, last_projections, without_wrapper
+from inversion.corrpo.recording import Ids, Written, recording
 from inversion.errors import InputError
-from inversion.models import load_model
+from inversion.hooks import hooks
 from inversion.probes import probe
-from inversion.probes.capture import PROJECTIONS, frozen
+from inversion.probes.capture import PROJECTIONS, select_layers, select_projections
 from inversion.probes.entropy import token_uncertainty
 from inversion.probes.probe import check_norms
 from inversion.statistics._data import mean_strength
@@ -45,11 +45,31 @@ class Readings(NamedTuple):
     token_ids: np.ndarray
 
 
-Signal = Callable[[Any, Sequence[Ids], Sequence[Ids]], list[Readings]]
+class Signal:
+    """How strength and entropy are read off the policy. A signal of your own needs ``__call__`` alone."""
+
+    def __call__(self, model: Any, prompts: Sequence[Ids], responses: Sequence[Ids]) -> list[Readings]:
+        """Measure responses on ``model``, a causal language model, given token ids."""
+        raise NotImplementedError
+
+    def check(self, model: Any) -> None:
+        """Make sure before training that the signal can be read off this model.
+
+        Raises:
+            InputError: It cannot.
+        """
+
+    @contextmanager
+    def writing(self, model: Any) -> Iterator[Callable[[Sequence[Ids], Sequence[Ids]], None]]:
+        """Let the policy write responses inside, and call what is yielded with the prompts and responses at the end.
+
+        A signal may keep what it sees then for its next call.
+        """
+        yield lambda prompts, responses: None
 
 
 @dataclass(frozen=True)
-class LastLayer:
+class LastLayer(Signal):
     """Exact strength over the last layer's q and o, for all tokens of a batch, from one backward pass.
 
     Above the last attention no position talks to another, so the gradient of sum_i z_i[y_i] at what q and o wrote holds
@@ -65,6 +85,7 @@ class LastLayer:
     """
 
     projections: tuple[str, ...] = ("q", "o")
+    _kept: list[Written] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.projections or not set(self.projections) <= {"q", "o"}:
@@ -73,26 +94,35 @@ class LastLayer:
                 "take the exact signal."
             )
 
-    def __call__(
-        self, model: Any, prompts: Sequence[Ids], responses: Sequence[Ids], recorded: Recorded | None = None
-    ) -> list[Readings]:
+    def check(self, model: Any) -> None:
+        """Make sure that the last layer has separate q and o projections."""
+        decoder_layers(without_wrapper(model))
+
+    @contextmanager
+    def writing(self, model: Any) -> Iterator[Callable[[Sequence[Ids], Sequence[Ids]], None]]:
+        """Keep what enters the last layer inside, for the next measurement, as long as the policy stays the same."""
+        self._kept.clear()
+        model = without_wrapper(model)
+        with recording(model, decoder_layers(model)) as recorder:
+            yield lambda prompts, responses: self._kept.append(recorder.by_sequence(prompts, responses))
+
+    def __call__(self, model: Any, prompts: Sequence[Ids], responses: Sequence[Ids]) -> list[Readings]:
         """Measure responses on ``model``, a causal language model with separate q and o projections.
 
         Args:
             model: The policy.
             prompts: Token ids of each prompt.
             responses: Token ids of each response.
-            recorded: Hidden states by sequence, from ``inversion.corrpo.recording``; used if they hold every one.
         """
-        if hasattr(model, "get_base_model"):
-            model = _without_wrapper(model)
+        model = without_wrapper(model)
         modules = last_projections(model)
         vocabulary = model.get_output_embeddings().weight.shape[0]
+        written = self._kept.pop() if self._kept else Written()
         readings: list[Readings] = [_nothing()] * len(responses)
         with at_rest(model):
             for part in _batches([len(p) for p in prompts], [len(r) for r in responses], vocabulary):
                 chosen = [prompts[i] for i in part], [responses[i] for i in part]
-                found = self._measure(model, modules, *chosen, recorded or {})
+                found = self._measure(model, modules, *chosen, written)
                 for i, reading in zip(part, found, strict=True):
                     readings[i] = reading
         return readings
@@ -103,12 +133,12 @@ class LastLayer:
         modules: dict[str, nn.Module],
         prompts: Sequence[Ids],
         responses: Sequence[Ids],
-        recorded: Recorded,
+        written: Written,
     ) -> list[Readings]:
         device = next(model.parameters()).device
         tokens, rows, columns = _pad_right(prompts, responses, device)
-        written = tokens[rows, columns + 1]
-        inputs, outputs, hooks = {}, {}, []
+        ids = tokens[rows, columns + 1]
+        inputs, outputs = {}, {}
 
         def record(name: str) -> Callable:
             def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
@@ -122,34 +152,31 @@ class LastLayer:
             # The head sees the rows that wrote a response token and no others: (1, n, width) -> (1, n, V).
             return (args[0][rows, columns][None],)
 
-        try:
-            hooks += [modules[name].register_forward_hook(record(name)) for name in ("q", "o")]
-            hooks.append(model.get_output_embeddings().register_forward_pre_hook(keep_targets))
+        with ExitStack() as stack:
+            add = stack.enter_context(hooks())
+            for name in ("q", "o"):
+                add(modules[name].register_forward_hook(record(name)))
+            add(model.get_output_embeddings().register_forward_pre_hook(keep_targets))
             # PEFT lets the embeddings require gradients where activations are checkpointed: no graph is needed there.
-            hooks.append(model.get_input_embeddings().register_forward_hook(lambda *args: args[-1].detach()))
-            with ExitStack() as stack:
-                if all((*p, *r) in recorded for p, r in zip(prompts, responses, strict=True)):
-                    hidden = [recorded[(*p, *r)] for p, r in zip(prompts, responses, strict=True)]
-                    stack.enter_context(skipped(decoder_layers(model), pad_sequence(hidden, batch_first=True)))
-                logits = model(input_ids=tokens, use_cache=False).logits[0]  # (n, V)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        own = logits.gather(1, written[:, None]).sum()
+            add(model.get_input_embeddings().register_forward_hook(lambda *args: args[-1].detach()))
+            if written.holds(model, prompts, responses):
+                stack.enter_context(written.instead_of(decoder_layers(model), prompts, responses))
+            logits = model(input_ids=tokens, use_cache=False).logits[0]  # (n, V)
+        own = logits.gather(1, ids[:, None]).sum()
         deltas = torch.autograd.grad(own, [outputs[name] for name in self.projections])
         norms = [
             _length(inputs[name][rows, columns]) * _length(delta[rows, columns])
             for name, delta in zip(self.projections, deltas, strict=True)
         ]
         strength = torch.stack(norms).mean(0)
-        entropy = token_uncertainty(logits.detach(), written).entropy_bits
-        columns_of = [values.cpu().numpy() for values in (strength, entropy, written)]
+        entropy = token_uncertainty(logits.detach(), ids).entropy_bits
+        columns_of = [values.cpu().numpy() for values in (strength, entropy, ids)]
         ends = np.cumsum([len(response) for response in responses])[:-1]
         return [Readings(*parts) for parts in zip(*(np.split(column, ends) for column in columns_of), strict=True)]
 
 
 @dataclass(frozen=True)
-class Exact:
+class Exact(Signal):
     """Exact strength over any layers and projections, response by response, through :func:`inversion.probe`.
 
     The policy is not wrapped: the probe works on a TransformerLens bridge around a skeleton that shares its parameters.
@@ -173,9 +200,15 @@ class Exact:
         if self.targets is not None and self.targets < 3:
             raise InputError(f"targets is {self.targets}; give at least 3, or none for all tokens.")
 
+    def check(self, model: Any) -> None:
+        """Make sure that TransformerLens bridges the model and that it has the layers and projections."""
+        bridge = bridge_of(model)
+        select_layers(bridge, self.layers)
+        select_projections(self.projections)
+
     def __call__(self, model: Any, prompts: Sequence[Ids], responses: Sequence[Ids]) -> list[Readings]:
         """Measure responses on ``model``, a Hugging Face causal language model that TransformerLens can bridge."""
-        bridge = _bridge_of(model)
+        bridge = bridge_of(model)
         readings = []
         with at_rest(model):
             for prompt, response in zip(prompts, responses, strict=True):
@@ -195,76 +228,6 @@ class Exact:
                 strength = mean_strength(capture[self.norm].values)
                 readings.append(Readings(strength, capture.entropy_bits.values, capture.token_id.values))
         return readings
-
-
-def last_projections(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the q and o projections of the last layer's attention.
-
-    Raises:
-        InputError: The last layer has no attention with separate projections, as where q, k and v are fused.
-    """
-    count = getattr(getattr(model, "config", None), "num_hidden_layers", None)
-    for name, module in reversed(list(model.named_modules())):
-        q = module._modules.get("q_proj")
-        o = next((module._modules[n] for n in ("o_proj", "out_proj", "dense") if n in module._modules), None)
-        if q is not None and o is not None:
-            if str((count or 0) - 1) in name.split("."):
-                return {"q": q, "o": o}
-            break
-    raise InputError(
-        f"the last layer of {type(model).__name__} has no attention with separate q and o projections; take the exact "
-        "signal with layers -1 instead."
-    )
-
-
-def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """Return the list of layers, of whose last one :func:`last_projections` returns projections."""
-    q = last_projections(model)["q"]
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) and any(q is part for part in module[-1].modules()):
-            return module
-    raise InputError(f"{type(model).__name__} keeps its layers in no list; take the exact signal.")
-
-
-@contextmanager
-def at_rest(model: nn.Module) -> Iterator[None]:
-    """Put every module into evaluation mode and freeze every parameter inside; restore both afterwards."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        model.eval()
-        with frozen(model), torch.enable_grad():
-            yield
-    finally:
-        # Not model.train(), which would switch on submodules that were off.
-        for module in training:
-            module.training = True
-
-
-_BRIDGES: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
-
-
-def _bridge_of(model: Any) -> Any:
-    """Return the bridge that shares the policy's parameters, built on first use."""
-    if hasattr(model, "get_base_model"):
-        model = _without_wrapper(model)
-    if model not in _BRIDGES:
-        # TRL and accelerate patch the instance's forward with closures over the policy. A copy would inherit them, run
-        # the policy instead of itself, and no hook of the bridge would fire.
-        patched = model.__dict__.pop("forward", None)
-        try:
-            with torch.random.fork_rng():
-                _BRIDGES[model] = load_model(model)
-        finally:
-            if patched is not None:
-                model.__dict__["forward"] = patched
-    return _BRIDGES[model]
-
-
-def _without_wrapper(model: Any) -> Any:
-    """Return the model inside PEFT's wrapper; adapters sit in its layers, so it computes what the whole does."""
-    if model.active_peft_config.is_prompt_learning:
-        raise InputError("rho cannot be read behind learnt prompts, which shift the tokens; train adapters instead.")
-    return model.get_base_model()
 
 
 def _batches(prompts: Sequence[int], responses: Sequence[int], vocabulary: int) -> Iterator[list[int]]:

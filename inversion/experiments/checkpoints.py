@@ -24,7 +24,7 @@ def train_on(trainer: Any) -> None:
     if checkpoint is None or not _ended(checkpoint):
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     else:
-        trainer._load_from_checkpoint(str(checkpoint))
+        trainer.load_finished(checkpoint)
         trainer.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
 
 

@@ -1,21 +1,16 @@
 """Many samples a problem: pass@k, and signs that a reward is gamed."""
 
-import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from inversion.corrpo.gaming import filler_share, repeated_share
 from inversion.responses import Generation, Problem, generate
 
 BATCH = 512
 """Responses generated together; on a small model a larger batch costs little more than a smaller one."""
-FILLERS = frozenset(
-    ("so", "then", "now", "next", "well", "okay", "hmm", "wait", "let", "actually", "just", "basically")
-)
-"""Words that carry no step of the work; the shipped models' chains open their lines with the first four."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +76,3 @@ def pass_at_k(right: np.ndarray, k: int) -> float:
         raise ValueError(f"pass@{k} cannot be estimated from {n} samples")
     wrong = [np.prod(1 - k / np.arange(n - c + 1, n + 1)) if n - c >= k else 0.0 for c in right.sum(1)]
     return float(1 - np.mean(wrong))
-
-
-def repeated_share(ids: Sequence[int], length: int) -> float:
-    """Return the share of runs of ``length`` tokens that occurred before in ``ids``; 0 where there is none."""
-    runs = Counter(tuple(ids[i : i + length]) for i in range(len(ids) - length + 1))
-    total = sum(runs.values())
-    return 1 - len(runs) / total if total else 0.0
-
-
-def filler_share(texts: Sequence[str]) -> float:
-    """Return the share of the words of all texts that are ``FILLERS``; 0 where there are no words."""
-    words = [word for text in texts for word in re.findall(r"[a-z]+", text.lower())]
-    return sum(word in FILLERS for word in words) / max(len(words), 1)

@@ -8,10 +8,11 @@ from corrpo_samples import policy
 from tiny import tiny_model, token_ids
 
 import inversion
+from inversion.corrpo.policy import decoder_layers, last_projections
 from inversion.corrpo.recording import recording
 from inversion.corrpo.reward import InversionReward
 from inversion.corrpo.rho import response_rho
-from inversion.corrpo.signals import Exact, LastLayer, decoder_layers, last_projections
+from inversion.corrpo.signals import Exact, LastLayer
 from inversion.errors import InputError
 
 PROMPTS = [token_ids(n, seed=n) for n in (5, 3, 9)]
@@ -200,40 +201,58 @@ def test_empty_responses_are_empty_readings():
         assert len(full.strength) == len(RESPONSES[1])
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "mistral"])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "mistral", "gpt_neo", "gptj"])
 def test_recorded_while_writing_equals_read_again(family):
     model = policy(family)
     longest = max(map(len, PROMPTS))
     padded = torch.tensor([[0] * (longest - len(p)) + p for p in PROMPTS])
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in PROMPTS])
-    with recording(model, decoder_layers(model)) as recorder, torch.no_grad():
+    signal = LastLayer()
+    with signal.writing(model) as done, torch.no_grad():
         torch.manual_seed(0)
         written = model.generate(
             padded, attention_mask=mask, do_sample=True, top_k=0, max_new_tokens=15, eos_token_id=None, pad_token_id=0
         )[:, longest:].tolist()
-    # Responses may end before the others do.
-    written[1] = written[1][:6]
-    recorded = recorder.by_sequence(PROMPTS, written)
-    assert len(recorded) == 3
+        # Responses may end before the others do.
+        written[1] = written[1][:6]
+        done(PROMPTS, written)
     before = state_of(model)
-    for a, b in zip(LastLayer()(model, PROMPTS, written, recorded), LastLayer()(model, PROMPTS, written), strict=True):
+    ran: list[bool] = []
+    hook = next(decoder_layers(model)[0].children()).register_forward_hook(lambda *_: ran.append(True))
+    short = signal(model, PROMPTS, written)
+    assert not ran
+    whole = signal(model, PROMPTS, written)  # what was kept is used once
+    assert ran
+    hook.remove()
+    for a, b in zip(short, whole, strict=True):
         np.testing.assert_allclose(a.strength, b.strength, rtol=1e-3)
         np.testing.assert_allclose(a.entropy_bits, b.entropy_bits, rtol=1e-4)
     assert all(same(value, state_of(model)[name]) for name, value in before.items())
     assert not any("forward" in layer.__dict__ for layer in decoder_layers(model))
 
 
+def test_what_was_recorded_is_not_used_once_the_policy_has_changed():
+    model, signal = policy(), LastLayer()
+    with signal.writing(model) as done, torch.no_grad():
+        model(input_ids=torch.tensor([[3, 4]]))
+        done([[3, 4]], [[5]])
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight.mul_(3)
+    after = signal(model, [[3, 4]], [[5]])[0]
+    np.testing.assert_array_equal(after.strength, LastLayer()(model, [[3, 4]], [[5]])[0].strength)
+
+
 def test_nothing_is_recorded_with_dropout_or_where_generation_went_elsewhere():
     model = policy(attention_dropout=0.1)
     with recording(model, decoder_layers(model)) as recorder:
         model(input_ids=torch.tensor([[3, 4]]))
-    assert recorder.by_sequence([[3]], [[4]]) == {}
+    assert recorder.by_sequence([[3]], [[4]]).hidden == {}
     model = policy()
     with recording(model, decoder_layers(model)) as recorder:
         model(input_ids=torch.tensor([[3, 4]]))
-    assert recorder.by_sequence([[3, 4], [5]], [[6], [7]]) == {}
-    assert recorder.by_sequence([[3, 4]], [[5, 6]]) == {}
-    assert list(recorder.by_sequence([[3, 4]], [[5]])) == [(3, 4, 5)]
+    assert recorder.by_sequence([[3, 4], [5]], [[6], [7]]).hidden == {}
+    assert recorder.by_sequence([[3, 4]], [[5, 6]]).hidden == {}
+    assert list(recorder.by_sequence([[3, 4]], [[5]]).hidden) == [(3, 4, 5)]
 
 
 def test_nothing_is_recorded_where_every_step_reads_everything():
@@ -241,4 +260,4 @@ def test_nothing_is_recorded_where_every_step_reads_everything():
     with recording(model, decoder_layers(model)) as recorder, torch.no_grad():
         model.generate(torch.tensor([[3, 4]]), max_new_tokens=4, do_sample=False, eos_token_id=None, use_cache=False)
     assert len(recorder.parts) == 4
-    assert recorder.by_sequence([[3, 4]], [[5, 6, 7, 8]]) == {}
+    assert recorder.by_sequence([[3, 4]], [[5, 6, 7, 8]]).hidden == {}

@@ -16,6 +16,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 import inversion
 from inversion.corrpo import CorrPOConfig, CorrPOTrainer, InversionReward
+from inversion.corrpo.seams import tokenized
 from inversion.errors import InputError
 
 
@@ -164,6 +165,49 @@ def test_reward_alone_in_plain_grpo_is_the_additive_form(tmp_path, trained):
     assert distance(trained, weights_after(trainer)) < 1e-5
 
 
+@pytest.mark.parametrize("form", ["additive", "right_only", "shrunk", "target", "mixed_groups"])
+def test_writing_short_responses_changes_nothing_that_rho_pays(tmp_path, form):
+    """A policy whose every response is too short for rho is trained as by GRPO, however much rho weighs."""
+    options = {"max_completion_length": 3}
+    plain = weights_after(make(GRPOTrainer, GRPOConfig, tmp_path, **options))
+    found = weights_after(
+        make(CorrPOTrainer, CorrPOConfig, tmp_path, inversion_weight=10.0, inversion_form=form, **options)
+    )
+    assert distance(plain, found) == 0
+
+
+def test_an_undefined_rho_is_the_mean_of_its_group_in_plain_grpo():
+    reward = InversionReward()
+    known = iter([0.5, None, 0.1, None, None, None, 0.4])
+    reward.read = lambda prompts, ids: prompts
+    reward.rho = lambda readings: next(known)
+    logged = {}
+    prompts = ["a", "a", "a", "b", "b", "c", "c"]
+    found = reward(prompts, [[1]] * 7, log_metric=logged.__setitem__)
+    assert found == pytest.approx([0.5, 0.3, 0.1, 0, 0, 0.4, 0.4])
+    assert logged == {"rho_undefined": pytest.approx(4 / 7)}
+
+
+def test_unscored_responses_are_no_wrong_ones(tmp_path):
+    def some(completion_ids, **_):
+        return [None if i % 4 == 0 else float(i % 2) for i, _ in enumerate(completion_ids)]
+
+    trainer = make(CorrPOTrainer, CorrPOConfig, tmp_path, reward=some, max_steps=1)
+    trainer.train()
+    # Of 0 1 2 3 the first is dropped and two of three are right.
+    assert column(trainer, "accuracy") == pytest.approx([2 / 3])
+    assert column(trainer, "unscored") == pytest.approx([1 / 4])
+
+
+def test_entropy_is_logged_at_temperature_1_beside_the_sampled_one(tmp_path):
+    for temperature in (1.0, 2.0):
+        trainer = make(CorrPOTrainer, CorrPOConfig, tmp_path, max_steps=1, temperature=temperature)
+        trainer.train()
+        (bits,), (nats,) = column(trainer, "entropy_bits"), column(trainer, "entropy")
+        ratio = bits * np.log(2) / nats
+        assert ratio == pytest.approx(1, rel=1e-3) if temperature == 1 else ratio < 0.97
+
+
 def test_task_weights_and_logged_metrics(tmp_path):
     def length(completion_ids, **_):
         return [float(len(ids)) for ids in completion_ids]
@@ -179,6 +223,7 @@ def test_task_weights_and_logged_metrics(tmp_path):
     assert trainer.reward_weights.tolist() == [1, 0, 1]
     row = next(row for row in trainer.state.log_history if "rho" in row)
     assert {"accuracy", "rho_undefined", "rewards/inversion/mean", "frac_reward_zero_std", "entropy"} <= set(row)
+    assert {f"prize/{name}" for name in ("length", "repetition")} <= set(row)
     assert {"time/generate", "time/reward", "completions/mean_length", "reward"} <= set(row)
     assert row["accuracy"] == pytest.approx(row["rewards/even_tokens/mean"])
     assert -1 <= row["rho"] <= 1
@@ -258,21 +303,20 @@ def test_rho_in_training_skips_the_lower_layers_and_is_the_same(tmp_path, monkey
     trainer.eos_token_ids = trainer.generation_config.eos_token_id = [1, 5, 9, 13]
     lengths = []
     reward, layer, ran, rhos = trainer.inversion_reward, trainer.model.model.layers[0], [], []
-    measure = reward.measure
+    read = reward.read
 
-    def watched(model, prompts, responses):
-        assert reward.recorded
+    def watched(prompts, completion_ids):
         hook = layer.self_attn.register_forward_hook(lambda *_: ran.append(True))
-        found = measure(model, prompts, responses)
+        found = read(prompts, completion_ids)
         assert not ran
-        reward.recorded = None
-        lengths.append([set(map(len, texts)) for texts in (prompts, responses)])
-        rhos.append((found, measure(model, prompts, responses)))
+        lengths.append([set(map(len, texts)) for texts in (tokenized(trainer, prompts), completion_ids)])
+        # What was kept is used once, so that the second reading goes the whole way.
+        rhos.append([[reward.rho(readings) for readings in part] for part in (found, read(prompts, completion_ids))])
         assert ran
         hook.remove()
         return found
 
-    monkeypatch.setattr(reward, "measure", watched)
+    monkeypatch.setattr(reward, "read", watched)
     trainer.train()
     ((recorded, plain),), ((prompts, responses),) = rhos, lengths
     assert len(prompts) > 1
@@ -280,6 +324,5 @@ def test_rho_in_training_skips_the_lower_layers_and_is_the_same(tmp_path, monkey
     assert sum(value is not None for value in plain) > 3
     for a, b in zip(recorded, plain, strict=True):
         assert a == (None if b is None else pytest.approx(b, abs=0.01))
-    assert reward.recorded is None
     assert not layer._forward_pre_hooks
     assert "forward" not in layer.__dict__

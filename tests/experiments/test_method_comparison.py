@@ -11,10 +11,11 @@ import yaml
 from scipy.stats import ttest_1samp, ttest_rel
 
 from inversion.cli import main
+from inversion.corrpo.gaming import filler_share, repeated_share
 from inversion.errors import InputError
 from inversion.experiments import comparison
 from inversion.experiments.comparison import DEMO_FILE, CompareSpec, read_compare_spec
-from inversion.experiments.sampling import filler_share, pass_at_k, repeated_share
+from inversion.experiments.sampling import pass_at_k
 from inversion.experiments.tables import comparison_table, paired_differences, seed_interval
 
 ROWS = [{"prompt": f"Spell this word backward (example: sun -> nus): {w}", "answer": w[::-1]} for w in ("cat", "dog")]

@@ -54,30 +54,32 @@ class DynamicSamplingTrainer(CorrPOTrainer):
         steps = args.max_steps * args.gradient_accumulation_steps
         return -(-steps // rollout) * args.generation_batch_size if steps > 0 else np.inf
 
-    def _generate_and_score_completions(self, inputs: list[Any]) -> dict[str, Any]:
-        if self._mode() != "train":
-            return super()._generate_and_score_completions(inputs)
+    def roll_out(self, inputs: list[Any]) -> dict[str, Any]:
+        """Draw batches until enough groups vary, then let GRPO make of them what it makes of its own."""
+        if self.mode != "train":
+            return super().roll_out(inputs)
         wanted, varied, constant = len(inputs) // self._size, [], []
         for attempt in range(self.tries):
             for group in self._draw(inputs if attempt == 0 else self._fresh(wanted, attempt)):
                 task = group.rewards[:, 0]
-                (varied if bool((task != task[0]).any()) else constant).append(group)
+                task = task[~task.isnan()]
+                (varied if bool((task != task[:1]).any()) else constant).append(group)
             if len(varied) >= wanted or self.drawn >= self.budget:
                 break
         self._kept = [*varied, *constant][:wanted]
         try:
-            return super()._generate_and_score_completions([row for group in self._kept for row in group.inputs])
+            return super().roll_out([row for group in self._kept for row in group.inputs])
         finally:
             self._kept = None
 
     def _draw(self, inputs: list[Any]) -> list[_Group]:
         prompts = [row["prompt"] for row in inputs]
-        prompt_ids, response_ids, masks, completions, log_probs, extra, *images = super()._generate(prompts)
+        prompt_ids, response_ids, masks, completions, log_probs, extra, *images = super().write(prompts)
         if masks is not None or log_probs is not None or extra or any(images):
             raise InputError(
                 "dynamic sampling takes plain text from plain generation; leave out tools, images and vLLM."
             )
-        rewards = super()._calculate_rewards(inputs, prompts, completions, response_ids)
+        rewards = super().score(inputs, prompts, completions, response_ids)
         self.drawn += len(inputs)
         written = list(zip(prompt_ids, response_ids, completions, strict=True))
         parts = [slice(i, i + self._size) for i in range(0, len(inputs), self._size)]
@@ -90,17 +92,19 @@ class DynamicSamplingTrainer(CorrPOTrainer):
         rows = generator.choice(len(data), count, replace=count > len(data))
         return [data[int(row)] for row in rows for _ in range(self._size)]
 
-    def _generate(self, prompts: list) -> Any:
+    def write(self, prompts: list) -> Any:
+        """Hand out the responses of the groups that were kept."""
         if self._kept is None:
-            return super()._generate(prompts)
+            return super().write(prompts)
         prompt_ids, response_ids, completions = zip(
             *(row for group in self._kept for row in group.written), strict=True
         )
         return list(prompt_ids), list(response_ids), None, list(completions), None, {}, None, []
 
-    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
+    def score(self, inputs: Any, prompts: list, completions: list, completion_ids: list[list[int]]) -> Tensor:
+        """Hand out the rewards of the groups that were kept."""
         if self._kept is None:
-            return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            return super().score(inputs, prompts, completions, completion_ids)
         return torch.cat([group.rewards for group in self._kept])
 
 

@@ -20,27 +20,6 @@ from inversion.corrpo.trainer import CorrPOTrainer
 from inversion.errors import InputError
 
 
-class _BatchAtHand(CorrPOTrainer):
-    """Keep the batch at hand while its loss is computed, for subclasses that change log-probabilities or add a term."""
-
-    _batch: dict[str, Any] | None = None
-
-    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        self._batch = inputs
-        try:
-            return super()._compute_loss(model, inputs)
-        finally:
-            self._batch = None
-
-    def _token_mask(self, inputs: dict[str, Any]) -> Tensor:
-        mask = inputs["completion_mask"]
-        return mask * inputs["tool_mask"] if "tool_mask" in inputs else mask
-
-    def _accumulation(self) -> float:
-        """Micro-batches whose losses are summed into one step."""
-        return self.current_gradient_accumulation_steps if self._mode() == "train" else 1.0
-
-
 def _old(log_probs: Tensor, inputs: dict[str, Any]) -> Tensor:
     """Log-probabilities under the policy that wrote the responses: TRL leaves them out where they are the same."""
     old = inputs.get("old_per_token_logps")
@@ -51,19 +30,20 @@ def _per_token(advantages: Tensor) -> Tensor:
     return advantages[:, None] if advantages.ndim == 1 else advantages
 
 
-class ClipCovTrainer(_BatchAtHand):
+class ClipCovTrainer(CorrPOTrainer):
     """Clip-Cov: a few tokens of high covariance lose their gradient (arXiv 2505.22617)."""
 
     share, low, high = 2e-4, 1.0, 5.0
 
-    def _get_per_token_logps_and_entropies(self, *args: Any, **options: Any) -> Any:
-        log_probs, *rest = super()._get_per_token_logps_and_entropies(*args, **options)
-        if self._batch is not None:
+    def token_log_probs(self, *args: Any, **options: Any) -> Any:
+        """Drop the gradient of the chosen tokens."""
+        log_probs, *rest = super().token_log_probs(*args, **options)
+        if self.batch is not None:
             chosen = clip_cov_tokens(
                 log_probs,
-                _old(log_probs, self._batch),
-                _per_token(self._batch["advantages"]),
-                self._token_mask(self._batch),
+                _old(log_probs, self.batch),
+                _per_token(self.batch["advantages"]),
+                self.token_mask(self.batch),
                 share=self.share,
                 low=self.low,
                 high=self.high,
@@ -73,7 +53,7 @@ class ClipCovTrainer(_BatchAtHand):
         return log_probs, *rest
 
 
-class KLCovTrainer(_BatchAtHand):
+class KLCovTrainer(CorrPOTrainer):
     """KL-Cov: the tokens of highest covariance pay for leaving the old policy (arXiv 2505.22617).
 
     A no-op with one update a rollout; set ``num_iterations`` or ``steps_per_generation`` above 1.
@@ -87,26 +67,28 @@ class KLCovTrainer(_BatchAtHand):
         if self.loss_type != "dapo":
             raise InputError("KL-Cov adds to a token-level loss; set loss_type to dapo.")
 
-    def _get_per_token_logps_and_entropies(self, *args: Any, **options: Any) -> Any:
-        result = super()._get_per_token_logps_and_entropies(*args, **options)
-        if self._batch is not None:
+    def token_log_probs(self, *args: Any, **options: Any) -> Any:
+        """Remember the log-probabilities for the penalty."""
+        result = super().token_log_probs(*args, **options)
+        if self.batch is not None:
             self._log_probs = result[0]
         return result
 
-    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        loss = super()._compute_loss(model, inputs)
+    def batch_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        """Add the penalty."""
+        loss = super().batch_loss(model, inputs)
         log_probs, self._log_probs = self._log_probs, None
         assert log_probs is not None
-        mask, advantages = self._token_mask(inputs), _per_token(inputs["advantages"])
+        mask, advantages = self.token_mask(inputs), _per_token(inputs["advantages"])
         penalty = kl_cov_penalty(log_probs, _old(log_probs, inputs), advantages, mask, share=self.share)
         # TRL's own normalizer of this loss type: response tokens of the accumulation window.
         tokens = inputs["num_items_in_batch"].clamp(min=1.0) / self.accelerator.num_processes
-        if self._mode() == "train":
-            tokens = tokens * self._accumulation() / self.args.steps_per_generation  # pyright: ignore
+        if self.mode == "train":
+            tokens = tokens * self.accumulation / self.args.steps_per_generation  # pyright: ignore
         return loss + self.coefficient * penalty.sum() / tokens
 
 
-class SirenTrainer(_BatchAtHand):
+class SirenTrainer(CorrPOTrainer):
     """SIREN: the nucleus entropy of a response's most uncertain tokens is held to its start (arXiv 2509.25133).
 
     The first batch sets the anchor, which checkpoints keep. Full logits are formed, which costs memory.
@@ -122,13 +104,12 @@ class SirenTrainer(_BatchAtHand):
         if self.aux_loss_enabled:
             raise InputError("SIREN does not carry the balancing loss of mixtures of experts; choose a dense model.")
 
-    def _get_per_token_logps_and_entropies(
+    def token_log_probs(
         self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *args: Any, **options: Any
     ) -> Any:
-        if self._batch is None:
-            return super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, *args, **options
-            )
+        """Form the logits, and remember the nucleus entropy for the penalty."""
+        if self.batch is None:
+            return super().token_log_probs(model, input_ids, attention_mask, logits_to_keep, *args, **options)
         with self.accelerator.autocast():
             output = model(input_ids=input_ids, attention_mask=attention_mask, logits_to_keep=logits_to_keep + 1)
         logits = output.logits[:, :-1].float() / self.temperature  # (b, t, V)
@@ -137,12 +118,13 @@ class SirenTrainer(_BatchAtHand):
         self._nucleus_entropy = nucleus_entropy(logits, self.nucleus)
         return own, -(log_probs.exp() * log_probs).sum(-1), None
 
-    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        loss = super()._compute_loss(model, inputs)
+    def batch_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        """Add the penalty."""
+        loss = super().batch_loss(model, inputs)
         entropy, self._nucleus_entropy = self._nucleus_entropy, None
         assert entropy is not None
-        peak = peak_entropy(entropy, self._token_mask(inputs), self.quantile)
+        peak = peak_entropy(entropy, self.token_mask(inputs), self.quantile)
         if self.anchor is None:
             self.anchor = float(self.accelerator.gather(peak.detach()).mean())  # pyright: ignore
-        self._metrics[self._mode()]["peak_entropy"].append(peak.item())
-        return loss + self.coefficient * siren_penalty(peak, self.anchor) / self._accumulation()
+        self.note("peak_entropy", peak.item())
+        return loss + self.coefficient * siren_penalty(peak, self.anchor) / self.accumulation
