@@ -19,7 +19,7 @@ import psutil
 
 from inversion.errors import InputError
 
-LOCK = ".lock"
+LOCK, OWNER = ".lock", ".owner"
 PART = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)-(?P<pid>\d+)-[0-9a-f]{8}\.part")
 """What a file is called while it is written: the name it will have, and who writes it."""
 BEGIN_SECONDS = 10.0
@@ -100,7 +100,7 @@ def owned(folder: Path, *, wait: bool = False, part: tuple[int, int] | None = No
 
 def is_housekeeping(path: Path) -> bool:
     """Whether a file is a lock, or one that was never finished: nothing that a reader should look at."""
-    return path.name.startswith(LOCK) or PART.fullmatch(path.name) is not None
+    return path.name.startswith((LOCK, OWNER)) or PART.fullmatch(path.name) is not None
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def _locked(path: Path, wait: bool, patience: float = 0.0) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     lock = FileLock(path, is_singleton=False)
-    note = path.with_name(f".owner{path.name.removeprefix(LOCK)}.json")
+    note = path.with_name(f"{OWNER}{path.name.removeprefix(LOCK)}.json")
     try:
         try:
             lock.acquire(timeout=patience)

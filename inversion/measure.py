@@ -1,30 +1,36 @@
-"""From problems to a run on disk: generate what is missing, probe every response, write shard by shard."""
+"""From problems to a run on disk: what measuring a response is, for the engine to have done and written."""
 
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
-from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
-from inversion.errors import InputError
+from inversion.engine import LOG_FORMATS, Watch, Workers, Written, open_pool, run_shards
+from inversion.engine.loop import shard_numbers, shards_of
+from inversion.errors import InputError, first_line
+from inversion.files import owned
 from inversion.models import context_length, decode, describe_model, encode
 from inversion.probes import probe
 from inversion.probes.capture import PROJECTIONS, select_layers, select_projections
 from inversion.probes.gradients import Quantity
 from inversion.probes.probe import check_norms, package_versions
 from inversion.responses import Generation, Problem, Source, generate
-from inversion.runs import RunWriter
+from inversion.runs import Piece, RunWriter, check_folder, is_complete, token_table
 from inversion.scoring import score_of
 
+BATCH = 16
+"""Responses that are generated together."""
 SHARD = 16
-"""Responses that are generated together and written together."""
+"""Responses that are stored together."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,70 @@ class Measurement:
     targets: int | None = None
 
 
+Encoded = tuple[list[int], list[int] | None]
+"""Token ids of a prompt and, where it is given, of its response."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that measuring any response of a run takes, except the model; it goes to workers as it is.
+
+    manifest: What ``run.json`` will say.
+    problems: With or without responses.
+    encoded: Token ids of each prompt and, where it is given, of its response.
+    measurement: What to measure.
+    generation: How to sample missing responses.
+    seed: Seed of sampling and of drawn targets.
+    batch: Responses that are generated together.
+    shard: Responses that are stored together.
+    """
+
+    manifest: dict[str, Any]
+    problems: Sequence[Problem]
+    encoded: Sequence[Encoded]
+    measurement: Measurement
+    generation: Generation
+    seed: int
+    batch: int
+    shard: int
+
+    @property
+    def count(self) -> int:
+        """Number of responses."""
+        return len(self.problems)
+
+    def is_written(self, number: int) -> bool:
+        """Whether a response is given, so that the model need not write it."""
+        return self.encoded[number][1] is not None
+
+    def write(self, model: TransformerBridge, batch: int) -> dict[int, Written]:
+        """Let the model write the missing responses of a batch; return them by number."""
+        start = batch * self.batch
+        numbers = [n for n in range(start, min(start + self.batch, self.count)) if not self.is_written(n)]
+        prompts = [self.encoded[number][0] for number in numbers]
+        written = generate(model, prompts, _fitting(model, prompts, self.generation), _batch_seed(self.seed, start))
+        return dict(zip(numbers, written, strict=True))
+
+    def measure(self, model: TransformerBridge, numbers: Sequence[int], written: Mapping[int, Written]) -> list[Piece]:
+        """Measure some responses, each by itself."""
+        return [self._measure_one(model, number, written) for number in numbers]
+
+    def _measure_one(self, model: TransformerBridge, number: int, written: Mapping[int, Written]) -> Piece:
+        prompt, given = self.encoded[number]
+        response, finished = written[number] if given is None else (given, True)
+        row = _row(model, number, self.problems[number], prompt, response, finished)
+        try:
+            capture = probe(model, prompt, response, **asdict(self.measurement), seed=self.seed)
+            _require_finite(capture)
+        except (InputError, torch.OutOfMemoryError) as error:
+            return Piece({**row, "error": first_line(error)}, None)
+        except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
+            return Piece({**row, "error": f"no norm of its gradients can be computed: {first_line(error)}"}, None)
+        return Piece(row, token_table(capture, row, self.manifest))
+
+
 def measure_run(
-    model: TransformerBridge,
+    model: TransformerBridge | Callable[[], TransformerBridge],
     problems: Sequence[Problem],
     out: str | os.PathLike[str],
     *,
@@ -48,14 +116,21 @@ def measure_run(
     generation: Generation | None = None,
     seed: int = 0,
     overwrite: bool = False,
+    batch: int = BATCH,
+    shard: int = SHARD,
+    workers: Workers | None = None,
+    part: tuple[int, int] | None = None,
+    wait: bool = False,
+    log: str = "auto",
 ) -> Path:
     """Measure a model on problems and write the run to ``out``.
 
     Problems without a response get one from the model. A run that was interrupted goes on where it stopped and ends
-    equal to one that was not; a finished one is left as it is.
+    equal to one that was not; a finished one is left as it is. A response that cannot be measured is recorded with the
+    reason and does not stop the others.
 
     Args:
-        model: A bridge.
+        model: A bridge, or a function without arguments that loads one, which is what ``workers`` need.
         problems: From :func:`inversion.responses.read_problems`.
         out: Folder of the run.
         source: Where the problems came from and how they were read, for the record.
@@ -63,34 +138,79 @@ def measure_run(
         generation: How to sample missing responses.
         seed: Seed of sampling and of drawn targets.
         overwrite: Replace another run in ``out``.
+        batch: Responses that are generated together.
+        shard: Responses that are stored together. Any size gives the same tables.
+        workers: Replicas of the model on Ray; None measures in this process. Any number gives the same run.
+        part: (i, n): measure the i-th of n parts only. Parts can run at the same time, on machines that share ``out``.
+        wait: Wait for another process that writes to ``out``, instead of refusing.
+        log: How to tell of progress; see :class:`inversion.engine.Watch`.
 
     Raises:
         InputError: Something cannot be used; nothing has been written then.
+        ShardError: Some shards failed for another reason; the others are written.
     """
-    measurement, generation = measurement or Measurement(), generation or Generation()
+    folder = Path(out).expanduser()
+    _check_options(batch, shard, part, log)
+    with open_pool(model, workers) as pool:
+        options = (measurement or Measurement(), generation or Generation(), seed, batch, shard)
+        plan: Plan = pool.call(partial(make_plan, problems, source, *options))
+        check_folder(folder, plan.manifest, overwrite=overwrite)
+        if not overwrite and is_complete(folder):
+            return folder
+        with owned(folder, wait=wait, part=part):
+            writer = RunWriter(folder, plan.manifest, overwrite=overwrite)
+            shards = shards_of(plan, part)
+            total, done = (
+                sum(len(shard_numbers(plan, k)) for k in some) for some in (shards, filter(writer.has, shards))
+            )
+            with Watch(folder.name, total, done, len(shards_of(plan)), log) as watch:
+                run_shards(plan, writer, pool, shards, watch)
+            if is_complete(folder):
+                writer.forget()
+    return folder
+
+
+def make_plan(
+    problems: Sequence[Problem],
+    source: str | Source,
+    measurement: Measurement,
+    generation: Generation,
+    seed: int,
+    batch: int,
+    shard: int,
+    model: TransformerBridge,
+) -> Plan:
+    """Return what is to be measured, checked against the model."""
     encoded = _encode_all(model, problems)
     manifest = _manifest(model, problems, source, measurement, generation, seed)
-    writer = RunWriter(out, manifest, overwrite=overwrite)
-    starts = range(0, len(problems), SHARD)
-    done = sum(min(SHARD, len(problems) - start) for start in starts if writer.has(start // SHARD))
-    with tqdm(total=len(problems), initial=done, desc=f"probe {writer.folder.name}", unit="response") as bar:
-        for start in starts:
-            if writer.has(start // SHARD):
-                continue
-            part = slice(start, start + SHARD)
-            written = _responses(model, encoded[part], generation, _shard_seed(seed, start))
-            captures, rows = [], []
-            for number, (problem, ids, (response, finished)) in enumerate(
-                zip(problems[part], encoded[part], written, strict=True), start
-            ):
-                captures.append(_probe(model, ids[0], response, measurement, seed))
-                rows.append(_row(model, number, problem, ids[0], response, finished))
-                bar.update()
-            writer.write(start // SHARD, captures, rows)
-    return writer.folder
+    manifest["responses"] |= {"batch": batch, "shard": shard}
+    return Plan(manifest, list(problems), encoded, measurement, generation, seed, batch, shard)
 
 
-Encoded = tuple[list[int], list[int] | None]
+def _check_options(batch: int, shard: int, part: tuple[int, int] | None, log: str) -> None:
+    for name, size in (("batch", batch), ("shard", shard)):
+        if size < 1:
+            raise InputError(f"{name} is {size}; give at least 1.")
+    if part is not None and not 1 <= part[0] <= part[1]:
+        raise InputError(f"part is {part[0]}/{part[1]}; give i/n with i from 1 to n.")
+    if log not in LOG_FORMATS:
+        raise InputError(f"log format {log!r} is not known; choose among {', '.join(LOG_FORMATS)}.")
+
+
+def _require_finite(capture: xr.Dataset) -> None:
+    """Make sure that every reading is a number.
+
+    ``layer_entropy_bits`` may be NaN where the lens does not apply to an architecture; that is another matter.
+    """
+    for name, values in capture.data_vars.items():
+        if values.dtype.kind == "f" and name != "layer_entropy_bits":
+            bad = np.logical_not(np.isfinite(values.values).reshape(len(values), -1).all(1))
+            if bad.any():
+                raise InputError(
+                    f"{name} is not a finite number at {bad.sum()} of {len(bad)} tokens, first at token "
+                    f"{int(capture.position[bad][0])}; the model overflows in {capture.attrs['dtype']}, or its weights "
+                    "are damaged."
+                )
 
 
 def _encode_all(model: TransformerBridge, problems: Sequence[Problem]) -> list[Encoded]:
@@ -110,15 +230,6 @@ def _encode_all(model: TransformerBridge, problems: Sequence[Problem]) -> list[E
     return encoded
 
 
-def _responses(
-    model: TransformerBridge, encoded: Sequence[Encoded], generation: Generation, seed: int
-) -> list[tuple[list[int], bool]]:
-    """Return the given responses, and generated ones where there are none, as one batch."""
-    missing = [prompt for prompt, response in encoded if response is None]
-    written = iter(generate(model, missing, _fitting(model, missing, generation), seed) if missing else [])
-    return [next(written) if response is None else (response, True) for _, response in encoded]
-
-
 def _fitting(model: TransformerBridge, prompts: Sequence[Sequence[int]], generation: Generation) -> Generation:
     """Shorten the responses to what the context leaves beside the longest prompt of the batch."""
     limit = context_length(model)
@@ -128,15 +239,9 @@ def _fitting(model: TransformerBridge, prompts: Sequence[Sequence[int]], generat
     return Generation(generation.temperature, min(generation.max_new_tokens, room))
 
 
-def _shard_seed(seed: int, start: int) -> int:
-    """Give every shard its own stream, so that resuming draws what an uninterrupted run would have drawn."""
+def _batch_seed(seed: int, start: int) -> int:
+    """Give every batch its own stream, so that resuming draws what an uninterrupted run would have drawn."""
     return int(np.random.SeedSequence([seed, start]).generate_state(1)[0])
-
-
-def _probe(
-    model: TransformerBridge, prompt: list[int], response: list[int], measurement: Measurement, seed: int
-) -> xr.Dataset:
-    return probe(model, prompt, response, **asdict(measurement), seed=seed)
 
 
 def _row(
@@ -158,6 +263,7 @@ def _row(
         "finished": finished,
         "n_tokens": len(response),
         "prompt_token_ids": prompt,
+        "error": None,
     }
 
 
@@ -183,7 +289,6 @@ def _manifest(
             "sha256": hashlib.sha256(json.dumps(texts).encode()).hexdigest(),
             "count": len(problems),
             "seed": seed,
-            "batch": SHARD,
             **asdict(generation),
         },
         "versions": package_versions(),

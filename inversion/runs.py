@@ -2,14 +2,18 @@
 
 A run is a folder. ``run.json`` says what was measured, on which model, from which responses and with which versions:
 enough to repeat it. ``tokens-00000.parquet`` and its successors hold one row a token, the norms as fixed-size lists in
-row-major (layer, projection) order of the manifest; ``responses-00000.parquet`` one row a response. A shard counts once
-both its files stand, and each is put in place whole, so a run that was killed resumes at the next shard.
+row-major (layer, projection) order of the manifest; ``responses-00000.parquet`` one row a response, with the reason in
+``error`` where it could not be measured; ``shard-00000.json`` their sizes and checksums. It is put in place last, so a
+shard counts once it stands, and a run that was killed resumes at what is missing. Between shards, responses that are
+measured already are kept in the hidden folder ``.unfinished``, which a complete run no longer has.
 """
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +23,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xarray as xr
 
-from inversion.errors import InputError
-from inversion.files import put
+from inversion.errors import InputError, first_line
+from inversion.files import is_housekeeping, put
 
 MANIFEST = "run.json"
-FORMAT = "inversion-run/1"
+FORMAT = "inversion-run/2"
+UNFINISHED = ".unfinished"
 # Readings of a token that are numbers or text of its own, in the order of the columns.
 TOKEN_COLUMNS = {
     "token_id": pa.int32(),
@@ -47,8 +52,21 @@ RESPONSE_SCHEMA = pa.schema(
         "finished": pa.bool_(),
         "n_tokens": pa.int32(),
         "prompt_token_ids": pa.list_(pa.int32()),
+        "error": pa.string(),
     }
 )
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One response of a run as it will stand on disk.
+
+    row: Its row of ``RESPONSE_SCHEMA``; ``error`` says why it could not be measured, None where it was.
+    tokens: Its rows of the tokens table; None where it could not be measured.
+    """
+
+    row: Mapping[str, Any]
+    tokens: pa.Table | None
 
 
 class RunWriter:
@@ -67,43 +85,113 @@ class RunWriter:
     def __init__(self, folder: str | os.PathLike[str], manifest: dict[str, Any], *, overwrite: bool = False) -> None:
         self.folder = Path(folder).expanduser()
         self.manifest = {"format": FORMAT, **manifest}
+        check_folder(self.folder, manifest, overwrite=overwrite)
         if overwrite and (self.folder / MANIFEST).is_file():
-            shutil.rmtree(self.folder)
-        self._check_folder()
-        self.folder.mkdir(parents=True, exist_ok=True)
+            _clear(self.folder)
         if not (self.folder / MANIFEST).exists():
-            put(self.folder / MANIFEST, lambda path: path.write_text(json.dumps(self.manifest, indent=1) + "\n"))
+            text = json.dumps(self.manifest, indent=1) + "\n"
+            put(self.folder / MANIFEST, lambda path: path.write_text(text))
 
     def has(self, shard: int) -> bool:
         """Whether a shard stands whole."""
-        return all(self._path(kind, shard).is_file() for kind in ("tokens", "responses"))
+        return _sidecar(self.folder, shard).is_file()
 
     def write(self, shard: int, captures: Sequence[xr.Dataset], responses: Sequence[dict[str, Any]]) -> None:
         """Write one shard: a capture and a row of ``RESPONSE_SCHEMA`` for each of its responses."""
-        tables = [_token_table(capture, row, self.manifest) for capture, row in zip(captures, responses, strict=True)]
-        tokens = pa.concat_tables(tables)
-        rows = pa.Table.from_pylist(list(responses), schema=RESPONSE_SCHEMA)
-        put(self._path("tokens", shard), lambda path: pq.write_table(tokens, path))
-        put(self._path("responses", shard), lambda path: pq.write_table(rows, path))
+        pairs = zip(captures, responses, strict=True)
+        self.write_pieces(shard, [Piece(row, token_table(capture, row, self.manifest)) for capture, row in pairs])
 
-    def _path(self, kind: str, shard: int) -> Path:
-        return self.folder / f"{kind}-{shard:05d}.parquet"
+    def write_pieces(self, shard: int, pieces: Sequence[Piece]) -> None:
+        """Write one shard: the tables, and then its record, with which it counts."""
+        files, tables = {}, _as_tables(pieces, self.manifest)
+        for name, table in zip(_tables(shard), tables, strict=True):
+            put(self.folder / name, lambda path, table=table: pq.write_table(table, path, write_page_checksum=True))
+            files[name] = _fingerprint(self.folder / name)
+        record = {
+            "responses": len(pieces),
+            "unmeasured": sum(piece.row.get("error") is not None for piece in pieces),
+            "tokens": len(tables[0]),
+            "files": files,
+        }
+        put(_sidecar(self.folder, shard), lambda path: path.write_text(json.dumps(record, indent=1) + "\n"))
 
-    def _check_folder(self) -> None:
-        if not self.folder.exists():
-            return
-        if not self.folder.is_dir():
-            raise InputError(f"{self.folder} is a file; choose a new folder for the run.")
-        if (self.folder / MANIFEST).is_file():
-            there = read_manifest(self.folder)
-            # Through JSON, since that is how the other one was stored.
-            if there != json.loads(json.dumps(self.manifest)):
-                raise InputError(
-                    f"{self.folder} holds another run (it differs in {', '.join(_differences(there, self.manifest))}); "
-                    "choose a new folder or pass --overwrite."
-                )
-        elif any(self.folder.iterdir()):
-            raise InputError(f"{self.folder} is not empty and holds no run; choose a new folder.")
+    def keep(self, pieces: Sequence[Piece]) -> None:
+        """Keep responses of a shard that is not complete, so that a kill does not cost them."""
+
+        def write(folder: Path) -> None:
+            folder.mkdir()
+            for name, table in zip(("tokens.arrow", "responses.arrow"), _as_tables(pieces, self.manifest), strict=True):
+                with pa.OSFile(str(folder / name), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+                    writer.write_table(table)
+            sums = {path.name: _fingerprint(path) for path in sorted(folder.iterdir())}
+            (folder / "sums.json").write_text(json.dumps(sums))
+
+        numbers = [piece.row["response"] for piece in pieces]
+        put(self.folder / UNFINISHED / f"{min(numbers):07d}-{max(numbers):07d}-{len(numbers)}", write)
+
+    def kept(self) -> dict[int, Piece]:
+        """Return the responses that are kept, by number; what is damaged is left out, to be measured again."""
+        found = {}
+        for folder in sorted((self.folder / UNFINISHED).glob("*-*-*")):
+            if is_housekeeping(folder):
+                continue
+            pieces = _read_kept(folder)
+            if not pieces:
+                shutil.rmtree(folder)
+            found.update({piece.row["response"]: piece for piece in pieces})
+        return found
+
+    def forget(self) -> None:
+        """Remove what is kept, once all shards stand."""
+        shutil.rmtree(self.folder / UNFINISHED, ignore_errors=True)
+
+
+def check_folder(folder: Path, manifest: dict[str, Any], *, overwrite: bool = False) -> None:
+    """Make sure that a run with this manifest can be written to ``folder``; nothing is changed.
+
+    Raises:
+        InputError: The folder holds something else.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file; choose a new folder for the run.")
+    if not (folder / MANIFEST).is_file():
+        if not all(is_housekeeping(path) for path in folder.iterdir()):
+            raise InputError(f"{folder} is not empty and holds no run; choose a new folder.")
+    elif not overwrite:
+        there = read_manifest(folder)
+        # Through JSON, since that is how the other one was stored.
+        if there != (here := json.loads(json.dumps({"format": FORMAT, **manifest}))):
+            raise InputError(
+                f"{folder} holds another run (it differs in {', '.join(_differences(there, here))}); "
+                "choose a new folder or pass --overwrite."
+            )
+
+
+def is_complete(folder: str | os.PathLike[str]) -> bool:
+    """Whether all responses of a run stand on disk."""
+    root = Path(folder).expanduser()
+    if not (root / MANIFEST).is_file():
+        return False
+    return sum(record["responses"] for record in records(root).values()) == read_manifest(root)["responses"]["count"]
+
+
+def records(folder: str | os.PathLike[str]) -> dict[int, dict[str, Any]]:
+    """Return the record of every shard that stands, by number: its files, their checksums, how much is in them.
+
+    Raises:
+        InputError: A record is damaged.
+    """
+    found = {}
+    for path in sorted(Path(folder).expanduser().glob("shard-*.json")):
+        try:
+            record = json.loads(path.read_text())
+            number = int(path.stem.removeprefix("shard-"))
+            found[number] = {**record, "files": dict(record["files"]), "responses": int(record["responses"])}
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise InputError(f"{path} is damaged; {_repair(path.parent)}.") from error
+    return found
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -112,9 +200,11 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"there is no run in {folder}; give a folder that inversion probe has written.")
     try:
-        manifest = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is damaged ({error.msg}); measure the run again.") from error
+        manifest = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({first_line(error)}); measure the run again.") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; correct its permissions.") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise InputError(f"{path} is not a manifest of format {FORMAT}; use the version that wrote it.")
     return manifest
@@ -127,10 +217,11 @@ def load_run(folder: str | os.PathLike[str]) -> xr.Dataset:
         The layout of :func:`inversion.probe`, the tokens of all responses in order, with coordinates
         ``response(token)``, the response's number, and ``prompt_id(token)``, a short hash of its prompt; and a
         variable ``score(token)``, the response's score (1 for right, NaN where there was nothing to score against).
-        ``attrs["complete"]`` says whether all responses are there.
+        ``attrs["complete"]`` says whether all responses are there, ``attrs["unmeasured"]`` how many of them have no
+        tokens because they could not be measured; :func:`load_responses` says why.
 
     Raises:
-        InputError: The folder holds no run, or none of its shards is finished.
+        InputError: The folder holds no run, or none of its shards is finished, or one is damaged.
     """
     manifest = read_manifest(folder)
     tokens, responses = _read(folder, "tokens"), _read(folder, "responses")
@@ -160,33 +251,55 @@ def load_run(folder: str | os.PathLike[str]) -> xr.Dataset:
         "versions": manifest["versions"],
         "responses": manifest["responses"],
         "complete": len(responses) == manifest["responses"]["count"],
+        "unmeasured": int(responses["error"].is_valid().to_numpy(zero_copy_only=False).sum()),
     }
     return xr.Dataset(variables, coords, attributes)
 
 
 def load_responses(folder: str | os.PathLike[str]) -> pd.DataFrame:
-    """Load what a run's responses are: prompt, text, answer, score and length, one row each."""
+    """Load what a run's responses are: prompt, text, answer, score and length, one row each.
+
+    ``error`` is None, or says why a response could not be measured; such a response has no tokens in the run.
+    """
     read_manifest(folder)
     return _read(folder, "responses").to_pandas().set_index("response")
 
 
 def _read(folder: str | os.PathLike[str], kind: str) -> pa.Table:
-    """Read the shards of one kind, of those shards that stand whole."""
-    root = Path(folder).expanduser()
-    paths = [
-        root / f"{kind}{path.name.removeprefix('responses')}"
-        for path in sorted(root.glob("responses-*.parquet"))
-        if (root / f"tokens{path.name.removeprefix('responses')}").is_file()
-    ]
-    if not paths:
+    """Read the tables of one kind of the shards that stand, and check them against their records."""
+    root, standing = Path(folder).expanduser(), records(folder)
+    if not standing:
         raise InputError(f"the run in {folder} has no finished part yet; let inversion probe go on.")
-    try:
-        return pa.concat_tables([pq.read_table(path) for path in paths])
-    except pa.ArrowInvalid as error:
-        raise InputError(f"a part of the run in {folder} is damaged; measure the run again.") from error
+    tables = [_read_table(root / f"{kind}-{shard:05d}.parquet", standing[shard]) for shard in standing]
+    return pa.concat_tables([table for table in tables if len(table)] or tables[:1])
 
 
-def _token_table(capture: xr.Dataset, row: dict[str, Any], manifest: dict[str, Any]) -> pa.Table:
+def _read_table(path: Path, record: dict[str, Any]) -> pa.Table:
+    fault = file_fault(path, record)
+    if fault is None:
+        try:
+            return pq.read_table(path)
+        except (pa.ArrowException, OSError) as error:
+            fault = f"cannot be read ({first_line(error)})"
+    raise InputError(f"{path} {fault}; {_repair(path.parent)}.")
+
+
+def file_fault(path: Path, record: dict[str, Any]) -> str | None:
+    """Say what is wrong with a file of a shard, or None where it is what the shard's record says."""
+    expected = record["files"].get(path.name)
+    if not path.is_file():
+        return "is missing"
+    if expected is None:
+        return "is not in its shard's record"
+    if path.stat().st_size != expected["bytes"]:
+        return f"is damaged: it has {path.stat().st_size} bytes instead of {expected['bytes']}"
+    if _fingerprint(path) != expected:
+        return "is damaged: its checksum is not the one it was written with"
+    return None
+
+
+def token_table(capture: xr.Dataset, row: Mapping[str, Any], manifest: dict[str, Any]) -> pa.Table:
+    """Return the rows of the tokens table that a capture makes."""
     count = capture.sizes["token"]
     columns = {"response": pa.array(np.full(count, row["response"]), pa.int32())}
     for name, kind in TOKEN_COLUMNS.items():
@@ -198,6 +311,63 @@ def _token_table(capture: xr.Dataset, row: dict[str, Any], manifest: dict[str, A
         flat = capture[name].values.reshape(count, -1)
         columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
     return pa.table(columns)
+
+
+def _as_tables(pieces: Sequence[Piece], manifest: dict[str, Any]) -> tuple[pa.Table, pa.Table]:
+    measured = [piece.tokens for piece in pieces if piece.tokens is not None] or [_no_tokens(manifest)]
+    # In one chunk: how tables were put together must not show in the bytes of a file.
+    tokens = pa.concat_tables(measured).combine_chunks()
+    return tokens, pa.Table.from_pylist([dict(piece.row) for piece in pieces], schema=RESPONSE_SCHEMA)
+
+
+def _no_tokens(manifest: dict[str, Any]) -> pa.Table:
+    """Return a tokens table without rows, for a shard of which no response could be measured."""
+    layers, projections, norms = (manifest["measurement"][name] for name in ("layers", "projections", "norms"))
+    wide = pa.float64() if manifest["model"].get("dtype") == "float64" else pa.float32()
+    schema = {"response": pa.int32(), **TOKEN_COLUMNS, "layer_entropy_bits": pa.list_(pa.float64(), len(layers))}
+    schema |= {norm: pa.list_(wide, len(layers) * len(projections)) for norm in norms}
+    return pa.schema(schema).empty_table()
+
+
+def _read_kept(folder: Path) -> list[Piece]:
+    """Read what was kept together, nothing where it is damaged."""
+    names = ("tokens.arrow", "responses.arrow")
+    try:
+        sums = json.loads((folder / "sums.json").read_text())
+        if any(_fingerprint(folder / name) != sums[name] for name in names):
+            return []
+        tokens, rows = (pa.ipc.open_file(pa.BufferReader((folder / name).read_bytes())).read_all() for name in names)
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+        return []  # to be measured again, which costs time and nothing else
+    numbers = tokens["response"].to_numpy()
+    return [
+        Piece(row, tokens.filter(pa.array(numbers == row["response"])) if row["error"] is None else None)
+        for row in rows.to_pylist()
+    ]
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _tables(shard: int) -> tuple[str, str]:
+    return f"tokens-{shard:05d}.parquet", f"responses-{shard:05d}.parquet"
+
+
+def _sidecar(folder: Path, shard: int) -> Path:
+    return folder / f"shard-{shard:05d}.json"
+
+
+def _clear(folder: Path) -> None:
+    """Remove a run, but not the lock of the process that replaces it."""
+    for path in folder.iterdir():
+        if not is_housekeeping(path):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _repair(folder: Path) -> str:
+    return f"see what is whole with: inversion check {folder}"
 
 
 def _matrix(column: pa.ChunkedArray, shape: tuple[int, ...]) -> np.ndarray:

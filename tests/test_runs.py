@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -66,18 +67,19 @@ def test_other_programs_read_the_shards(finished):
 def test_a_killed_run_resumes_and_ends_equal(bridge, finished, tmp_path, monkeypatch):
     from inversion.runs import RunWriter
 
-    write, calls = RunWriter.write, []
+    write, calls = RunWriter.write_pieces, []
 
     def killed(self, *arguments):
         if calls:
-            # Killed between the two files of a shard: the first is there, the second is not.
+            # Killed between the files of a shard: the tokens are there, the responses and the record are not.
             write(self, *arguments)
-            next(self.folder.glob("responses-00001.parquet")).unlink()
+            for name in ("responses-00001.parquet", "shard-00001.json"):
+                (self.folder / name).unlink()
             raise KeyboardInterrupt
         calls.append(1)
         write(self, *arguments)
 
-    monkeypatch.setattr(RunWriter, "write", killed)
+    monkeypatch.setattr(RunWriter, "write_pieces", killed)
     with pytest.raises(KeyboardInterrupt):
         measure_run(bridge, PROBLEMS, tmp_path / "b", generation=SMALL)
     partial = inversion.load_run(tmp_path / "b")
@@ -148,3 +150,45 @@ def test_what_is_no_run_is_one_sentence(tmp_path, finished):
     (tmp_path / "run.json").write_bytes((finished / "run.json").read_bytes())
     with pytest.raises(InputError, match="no finished part"):
         inversion.load_run(tmp_path)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def remove(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage", [cut, flip, remove])
+@pytest.mark.parametrize("name", ["tokens-00001.parquet", "responses-00001.parquet"])
+def test_a_damaged_shard_is_named(finished, tmp_path, damage, name):
+    shutil.copytree(finished, tmp_path / "run")
+    damage(tmp_path / "run" / name)
+    with pytest.raises(InputError, match=f"{name} is (damaged|missing).*inversion check"):
+        inversion.load_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize("damage", [cut, lambda path: path.write_text("[]"), lambda path: path.write_text("{}")])
+def test_a_damaged_record_of_a_shard_is_named(finished, tmp_path, damage):
+    shutil.copytree(finished, tmp_path / "run")
+    damage(tmp_path / "run" / "shard-00001.json")
+    with pytest.raises(InputError, match="shard-00001.json is damaged"):
+        inversion.load_run(tmp_path / "run")
+
+
+def test_a_run_may_be_renamed_linked_to_and_have_a_gap(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "other name")
+    (tmp_path / "link").symlink_to(tmp_path / "other name")
+    assert inversion.load_run(tmp_path / "link").identical(inversion.load_run(finished))
+    for path in (tmp_path / "link").glob("*-00001.*"):
+        path.unlink()
+    run = inversion.load_run(tmp_path / "link")
+    assert not run.attrs["complete"]
+    assert set(run.response.values) == {*range(SHARD), *range(2 * SHARD, len(PROBLEMS))}
