@@ -66,6 +66,7 @@ def __getattr__(name: str) -> Any:
         "models",
         "plots",
         "probes",
+        "recover",
         "reference",
         "report",
         "responses",

@@ -16,6 +16,7 @@ from inversion.commands.demo import Demo
 from inversion.commands.figures import Figures
 from inversion.commands.options import names
 from inversion.commands.probe import Probe
+from inversion.commands.recover import Recover, RecoverSave
 from inversion.commands.report import Report
 from inversion.commands.reproduce import Reproduce
 from inversion.commands.stats import Stats
@@ -30,6 +31,8 @@ COMMANDS: dict[str, type] = {
     "train": Train,
     "train compare": TrainCompare,
     "reproduce": Reproduce,
+    "recover": Recover,
+    "recover save": RecoverSave,
     "figures": Figures,
     "report": Report,
     "bench": Bench,
