@@ -10,6 +10,8 @@ from transformers import (
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    OPTConfig,
+    PhiConfig,
     Qwen2Config,
     Qwen3Config,
 )
@@ -41,6 +43,12 @@ FAMILIES = {
         **{**_GROUPED, "sliding_window": 6, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 8.0, **o}
     ),
     "gpt_neox": lambda **o: GPTNeoXConfig(**{**_COMMON, **o}),
+    "mistral": lambda **o: MistralConfig(**{**_GROUPED, "sliding_window": 6, **o}),
+}
+
+
+# Met in training only.
+TRAINED = {
     # Blocks that return tuples.
     "gpt_neo": lambda **o: GPTNeoConfig(
         hidden_size=32,
@@ -69,13 +77,24 @@ FAMILIES = {
             **o,
         },
     ),
-    "mistral": lambda **o: MistralConfig(**{**_GROUPED, "sliding_window": 6, **o}),
+    # Positions counted from the mask, no rotary embedding, nothing computed in another precision than the weights'.
+    "opt": lambda **o: OPTConfig(
+        hidden_size=32,
+        ffn_dim=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        word_embed_proj_dim=32,
+        max_position_embeddings=64,
+        dropout=0.0,
+        **{"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, **o},
+    ),
+    "phi": lambda **o: PhiConfig(**{**_COMMON, "qk_layernorm": True, **o}),
 }
 
 
 def tiny_model(family: str, *, seed: int = 0, dtype: torch.dtype = torch.float32, **overrides):
     """Draw a model whose weights are large enough for every path through it to matter."""
-    config = FAMILIES[family](**{"vocab_size": VOCABULARY, **overrides})
+    config = {**FAMILIES, **TRAINED}[family](**{"vocab_size": VOCABULARY, **overrides})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()

@@ -5,6 +5,7 @@ from typing import Any
 
 from trl.trainer.grpo_config import GRPOConfig
 
+from inversion.corrpo.direct import TERMS
 from inversion.corrpo.forms import parse_forms
 from inversion.corrpo.reward import MIN_TOKENS, InversionReward
 from inversion.corrpo.signals import PROJECTIONS, Exact, LastLayer, Signal
@@ -45,6 +46,11 @@ class CorrPOConfig(GRPOConfig):
     inversion_method: str = _option("spearman", "spearman or pearson")
     inversion_unit: str = _option("position", "position or token_type")
     inversion_min_tokens: int = _option(MIN_TOKENS, "tokens below which rho is undefined")
+    inversion_loss_weight: float = _option(
+        0.0, "of the differentiable term: with a target, how firmly rho is held there; else positive pushes rho down"
+    )
+    inversion_loss_target: float | None = _option(None, "value that the differentiable term steers to; none: no bound")
+    inversion_loss_term: str = _option("rho", "rho; strength: a control, the mean of log2 strength instead")
     inversion_control: str = _option("none", "shuffled: rho is permuted within the group, a control")
 
     def __post_init__(self) -> None:
@@ -52,6 +58,13 @@ class CorrPOConfig(GRPOConfig):
         parse_forms(self.inversion_form)
         if self.inversion_control not in CONTROLS:
             raise InputError(f"inversion_control {self.inversion_control!r} is not known; choose among {CONTROLS}.")
+        if self.inversion_loss_term not in TERMS:
+            raise InputError(f"inversion_loss_term {self.inversion_loss_term!r} is not known; choose among {TERMS}.")
+        target = self.inversion_loss_target
+        if self.inversion_loss_term == "rho" and target is not None and not -1 <= target <= 1:
+            raise InputError(f"inversion_loss_target is {target}; rho lies between -1 and 1.")
+        if target is not None and self.inversion_loss_weight < 0:
+            raise InputError("a negative inversion_loss_weight drives rho away from its target; give a positive one.")
         if self.inversion_shrink_tokens < 0:
             raise InputError(f"inversion_shrink_tokens is {self.inversion_shrink_tokens}; give 0 or more.")
         if self.multi_objective_aggregation != "sum_then_normalize":

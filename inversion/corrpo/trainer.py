@@ -1,5 +1,6 @@
 """CorR-PO on TRL's GRPOTrainer: one more column of rewards, and the differentiable term beside it."""
 
+import math
 import time
 from typing import Any, cast
 
@@ -8,6 +9,15 @@ import torch
 from torch import Tensor
 
 from inversion.corrpo.config import CorrPOConfig, build_reward
+from inversion.corrpo.direct import (
+    allow_second_order,
+    inversion_loss,
+    log_correlation,
+    mean_log_strength,
+    token_entropy,
+    token_strength,
+    watching,
+)
 from inversion.corrpo.forms import Responses, bonus
 from inversion.corrpo.gaming import prizes, signs
 from inversion.corrpo.seams import SeamTrainer
@@ -45,9 +55,14 @@ class CorrPOTrainer(TimedTrainer):
     of the others), ``rewards/inversion/mean`` (mean bonus), ``prize/...`` (correlation of the bonus with length,
     repetition, filler and ending within groups: what it pays for besides rho), ``time/...`` (seconds).
 
+    With ``inversion_loss_weight`` rho is also a differentiable term of the loss (see ``inversion.corrpo.direct``),
+    logged as ``inversion_loss`` and, what it acts on, ``inversion_loss/rho``.
+
     Raises:
         InputError: There is no task reward, or the policy's last layer does not suit the signal.
     """
+
+    _term: Tensor | None = None
 
     def __init__(self, model: Any, reward_funcs: Any = None, args: CorrPOConfig | None = None, **options: Any) -> None:
         if not reward_funcs:
@@ -57,6 +72,8 @@ class CorrPOTrainer(TimedTrainer):
         super().__init__(model, reward_funcs, args, **options)
         self.inversion_reward = build_reward(args).attach(self)
         self.inversion_reward.signal.check(self.policy)
+        if args.inversion_loss_weight:
+            allow_second_order(self.policy)
         # Added after GRPOTrainer has checked and prepared the task's own reward functions and their weights.
         self.reward_funcs = [*self.reward_funcs, self._rho_column]
         self.reward_func_names = [*self.reward_func_names, self.inversion_reward.__name__]
@@ -74,6 +91,37 @@ class CorrPOTrainer(TimedTrainer):
             response_ids, log_probs = super().write_turn(prompt_ids, *args, **options)
             written(prompt_ids, response_ids)
         return response_ids, log_probs
+
+    def token_log_probs(
+        self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *args: Any, **options: Any
+    ) -> Any:
+        """Return what TRL does; on the way, take the differentiable term from the graph that it makes."""
+        given = (model, input_ids, attention_mask, logits_to_keep, *args)
+        config = cast(CorrPOConfig, self.args)
+        if self.batch is None or not config.inversion_loss_weight or not torch.is_grad_enabled():
+            return super().token_log_probs(*given, **options)
+        with watching(self.policy) as seen:
+            log_probs, entropies, *rest = super().token_log_probs(*given, **options)
+        mask = self.token_mask(self.batch).bool()
+        strength = token_strength(seen, self.policy, input_ids, mask)
+        if config.inversion_loss_term == "strength":
+            values = mean_log_strength(strength, mask, config.inversion_min_tokens)
+        else:
+            own = self.temperature == 1
+            bits = entropies[mask] / math.log(2) if own else token_entropy(seen, self.policy, mask)
+            values = log_correlation(strength, bits, mask, config.inversion_min_tokens)
+        self.note(f"inversion_loss/{config.inversion_loss_term}", values.detach().nanmean().item())
+        self._term = inversion_loss(values, config.inversion_loss_target)
+        return log_probs, entropies, *rest
+
+    def batch_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        """Return GRPO's loss and the differentiable term."""
+        loss = super().batch_loss(model, inputs)
+        term, self._term = self._term, None
+        if term is None:
+            return loss
+        self.note("inversion_loss", term.item())
+        return loss + cast(CorrPOConfig, self.args).inversion_loss_weight * term / self.accumulation
 
     def _rho_column(self, prompts: list, completion_ids: list[list[int]], **context: Any) -> list[float | None]:
         """Return rho of each completion, None where it is undefined, as a reward function does."""

@@ -33,6 +33,20 @@ def test_last_layer_equals_probe(family):
         np.testing.assert_array_equal(readings.token_ids, response)
 
 
+@pytest.mark.parametrize("family", ["gpt_neo", "gptj", "opt", "phi"])
+def test_last_layer_equals_the_gradient_of_the_weights(family):
+    """Families that not every bridge has, the dumb way: one token, one backward pass, two weights."""
+    model = policy(family)
+    (found,) = LastLayer()(model, PROMPTS[:1], RESPONSES[:1])
+    ids, start = torch.tensor([PROMPTS[0] + RESPONSES[0]]), len(PROMPTS[0])
+    logits = model(ids).logits[0]
+    weights = [module.weight for module in last_projections(model).values()]
+    for i, token in enumerate(RESPONSES[0]):
+        gradients = torch.autograd.grad(logits[start + i - 1, token], weights, retain_graph=True)
+        expected = np.mean([torch.linalg.svdvals(gradient).sum().item() for gradient in gradients])
+        assert found.strength[i] == pytest.approx(expected, rel=1e-3)
+
+
 def test_last_layer_does_not_depend_on_batching(monkeypatch):
     model = policy()
     together = LastLayer()(model, PROMPTS, RESPONSES)
@@ -201,7 +215,7 @@ def test_empty_responses_are_empty_readings():
         assert len(full.strength) == len(RESPONSES[1])
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "mistral", "gpt_neo", "gptj"])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "mistral", "gpt_neo", "gptj", "opt", "phi"])
 def test_recorded_while_writing_equals_read_again(family):
     model = policy(family)
     longest = max(map(len, PROMPTS))

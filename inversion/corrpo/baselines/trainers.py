@@ -103,6 +103,8 @@ class SirenTrainer(CorrPOTrainer):
         super().__init__(*args, **options)
         if self.aux_loss_enabled:
             raise InputError("SIREN does not carry the balancing loss of mixtures of experts; choose a dense model.")
+        if self.args.inversion_loss_weight:  # pyright: ignore[reportAttributeAccessIssue]
+            raise InputError("SIREN forms the logits itself and leaves inversion_loss out; choose another method.")
 
     def token_log_probs(
         self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int, *args: Any, **options: Any
