@@ -14,16 +14,16 @@ import torch
 import xarray as xr
 from transformer_lens.model_bridge import TransformerBridge
 
-from inversion.engine import LOG_FORMATS, Watch, Workers, Written, open_pool, run_shards
+from inversion.engine import LOG_FORMATS, Watch, Workers, open_pool, run_shards
 from inversion.engine.loop import shard_numbers, shards_of
 from inversion.errors import InputError, first_line
 from inversion.files import owned
-from inversion.models import context_length, decode, describe_model, encode
+from inversion.models import decode, describe_model, encode
 from inversion.probes import probe
 from inversion.probes.capture import PROJECTIONS, select_layers, select_projections
 from inversion.probes.gradients import Quantity
 from inversion.probes.probe import check_norms, package_versions
-from inversion.responses import Generation, Problem, Source, generate
+from inversion.responses import Generation, Problem, Source, Written, end_tokens, write_responses
 from inversion.runs import Piece, RunWriter, check_folder, is_complete, token_table
 from inversion.scoring import score_of
 
@@ -85,7 +85,7 @@ class Plan:
         start = batch * self.batch
         numbers = [n for n in range(start, min(start + self.batch, self.count)) if not self.is_written(n)]
         prompts = [self.encoded[number][0] for number in numbers]
-        written = generate(model, prompts, _fitting(model, prompts, self.generation), _batch_seed(self.seed, start))
+        written = write_responses(model, prompts, self.generation, self.seed, numbers=numbers, progress=True)
         return dict(zip(numbers, written, strict=True))
 
     def measure(self, model: TransformerBridge, numbers: Sequence[int], written: Mapping[int, Written]) -> list[Piece]:
@@ -94,16 +94,26 @@ class Plan:
 
     def _measure_one(self, model: TransformerBridge, number: int, written: Mapping[int, Written]) -> Piece:
         prompt, given = self.encoded[number]
-        response, finished = written[number] if given is None else (given, True)
-        row = _row(model, number, self.problems[number], prompt, response, finished)
+        response = written[number] if given is None else Written(given, "given")
+        row = _row(model, number, self.problems[number], prompt, response)
         try:
-            capture = probe(model, prompt, response, **asdict(self.measurement), seed=self.seed)
-            _require_finite(capture)
+            capture = self._probe(model, prompt, response)
         except (InputError, torch.OutOfMemoryError) as error:
             return Piece({**row, "error": first_line(error)}, None)
         except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
             return Piece({**row, "error": f"no norm of its gradients can be computed: {first_line(error)}"}, None)
         return Piece(row, token_table(capture, row, self.manifest))
+
+    def _probe(self, model: TransformerBridge, prompt: list[int], response: Written) -> xr.Dataset:
+        if not response.ids:
+            raise InputError("it has no token, since the logits behind its prompt are not finite numbers")
+        sampling = None if response.ended == "given" else self.generation
+        capture = probe(model, prompt, response.ids, **asdict(self.measurement), seed=self.seed, generation=sampling)
+        _require_finite(capture)
+        if sampling is None and not self.generation.plain:
+            # All tables of a run have the same columns; how a given response was sampled is not known.
+            capture["sampled_entropy_bits"] = ("token", np.full(capture.sizes["token"], np.nan))
+        return capture
 
 
 def measure_run(
@@ -230,28 +240,13 @@ def _encode_all(model: TransformerBridge, problems: Sequence[Problem]) -> list[E
     return encoded
 
 
-def _fitting(model: TransformerBridge, prompts: Sequence[Sequence[int]], generation: Generation) -> Generation:
-    """Shorten the responses to what the context leaves beside the longest prompt of the batch."""
-    limit = context_length(model)
-    if limit is None:
-        return generation
-    room = limit - max(map(len, prompts))
-    return Generation(generation.temperature, min(generation.max_new_tokens, room))
-
-
-def _batch_seed(seed: int, start: int) -> int:
-    """Give every batch its own stream, so that resuming draws what an uninterrupted run would have drawn."""
-    return int(np.random.SeedSequence([seed, start]).generate_state(1)[0])
-
-
 def _row(
-    model: TransformerBridge, number: int, problem: Problem, prompt: list[int], response: list[int], finished: bool
+    model: TransformerBridge, number: int, problem: Problem, prompt: list[int], response: Written
 ) -> dict[str, Any]:
     text = problem.response
     if text is None:
         # The end token belongs to the measurement, not to the text.
-        ids = response[:-1] if finished else response
-        text = decode(model.tokenizer, ids)
+        text = decode(model.tokenizer, response.ids[:-1] if response.ended == "end" else response.ids)
     return {
         "response": number,
         "prompt_id": hashlib.sha256(problem.prompt.encode()).hexdigest()[:12],
@@ -259,9 +254,10 @@ def _row(
         "prompt": problem.prompt,
         "text": text,
         "answer": problem.answer,
-        "score": float(score_of(problem.scorer, text, finished)),
-        "finished": finished,
-        "n_tokens": len(response),
+        "score": float(score_of(problem.scorer, text, response.finished)),
+        "finished": response.finished,
+        "ended": response.ended,
+        "n_tokens": len(response.ids),
         "prompt_token_ids": prompt,
         "error": None,
     }
@@ -290,6 +286,7 @@ def _manifest(
             "count": len(problems),
             "seed": seed,
             **asdict(generation),
+            "end_token_ids": end_tokens(model),
         },
         "versions": package_versions(),
     }

@@ -37,6 +37,7 @@ TOKEN_COLUMNS = {
     "weight": pa.float64(),
     "score": pa.float64(),
     "entropy_bits": pa.float64(),
+    "sampled_entropy_bits": pa.float64(),
     "surprisal_bits": pa.float64(),
     "logit_space": pa.float64(),
 }
@@ -50,6 +51,7 @@ RESPONSE_SCHEMA = pa.schema(
         "answer": pa.string(),
         "score": pa.float64(),
         "finished": pa.bool_(),
+        "ended": pa.string(),
         "n_tokens": pa.int32(),
         "prompt_token_ids": pa.list_(pa.int32()),
         "error": pa.string(),

@@ -4,7 +4,7 @@ It knows what a plan can do (:class:`inversion.engine.loop.Plan`), not what is m
 process that drives them writes.
 """
 
-from inversion.engine.loop import Plan, ShardError, Written, run_shards
+from inversion.engine.loop import Plan, ShardError, run_shards
 from inversion.engine.pools import InProcess, Pool, Workers, open_pool
 from inversion.engine.watch import LOG_FORMATS, Watch
 
@@ -16,7 +16,6 @@ __all__ = [
     "ShardError",
     "Watch",
     "Workers",
-    "Written",
     "open_pool",
     "run_shards",
 ]

@@ -13,15 +13,13 @@ from typing import Any, Protocol
 from inversion.engine.pools import Outcome, Pool
 from inversion.engine.watch import Watch
 from inversion.errors import InputError, first_line
+from inversion.responses import Written
 from inversion.runs import Piece, RunWriter
 
 KEEP_SECONDS = 60.0
 """A kill costs this much work at most, or the response in hand where that takes longer."""
 TASK_SECONDS = 20.0
 """A worker gets about this much work at a time, a response at least: little enough that none waits for the last."""
-
-Written = tuple[list[int], bool]
-"""Token ids of a response that a model wrote, and whether it came to its end."""
 
 
 class Plan(Protocol):

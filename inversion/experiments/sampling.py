@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from inversion.corrpo.gaming import filler_share, repeated_share
-from inversion.responses import Generation, Problem, generate
+from inversion.models import decode, prompt_ids
+from inversion.responses import Generation, Problem, write_responses
 
 BATCH = 512
 """Responses generated together; on a small model a larger batch costs little more than a smaller one."""
@@ -43,13 +44,10 @@ def draw_samples(model: Any, problems: Sequence[Problem], n: int, generation: Ge
         generation: How to sample.
         seed: Of sampling.
     """
-    prompts = [model.tokenizer(problem.prompt)["input_ids"] for problem in problems for _ in range(n)]
-    seeds = np.random.SeedSequence(seed).generate_state(-(-len(prompts) // BATCH))
-    written = []
-    for start, batch_seed in zip(range(0, len(prompts), BATCH), seeds, strict=True):
-        written += generate(model, prompts[start : start + BATCH], generation, int(batch_seed))
-    ids = [response for response, _ in written]
-    texts = [model.tokenizer.decode(i[:-1] if end else i, clean_up_tokenization_spaces=False) for i, end in written]
+    prompts = [prompt_ids(model.tokenizer, problem.prompt) for problem in problems for _ in range(n)]
+    written = write_responses(model, prompts, generation, seed, batch_size=BATCH)
+    ids = [response.ids for response in written]
+    texts = [decode(model.tokenizer, w.ids[:-1] if w.ended == "end" else w.ids) for w in written]
     scores = [problems[i // n].scorer(text) for i, text in enumerate(texts)]  # pyright: ignore[reportOptionalCall]
     return Samples(
         right=(np.array(scores) >= 1).astype(int).reshape(-1, n),
@@ -57,7 +55,7 @@ def draw_samples(model: Any, problems: Sequence[Problem], n: int, generation: Ge
         distinct_tokens=float(np.mean([len(set(i)) / len(i) for i in ids])),
         repeated_4grams=float(np.mean([repeated_share(i, 4) for i in ids])),
         filler_words=filler_share(texts),
-        finished=float(np.mean([end for _, end in written])),
+        finished=float(np.mean([response.finished for response in written])),
     )
 
 

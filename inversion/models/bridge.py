@@ -1,6 +1,7 @@
 """A Hugging Face model as a TransformerLens bridge: weights shared, tokenizer untouched."""
 
 import copy
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,9 +14,17 @@ from transformers import PreTrainedModel
 from inversion.errors import InputError, first_line
 
 
-def as_bridge(model: PreTrainedModel, name: str, tokenizer: Any) -> TransformerBridge:
-    """Wrap a model in place. Eager attention, because fused kernels have no batched backward pass."""
+def as_bridge(model: PreTrainedModel, name: str, tokenizer: Any, *, trained: bool = False) -> TransformerBridge:
+    """Wrap a model in place. Eager attention, because fused kernels have no batched backward pass.
+
+    Args:
+        model: Its modules are replaced, its parameters are kept.
+        name: Name for records and messages.
+        tokenizer: Its own, or None.
+        trained: The parameters may change later, and the bridge shall follow.
+    """
     model.eval()
+    plain = skeleton(model)
     model.set_attn_implementation("eager")
     config = model.config
     architecture = (config.architectures or [type(model).__name__])[0]
@@ -35,7 +44,50 @@ def as_bridge(model: PreTrainedModel, name: str, tokenizer: Any) -> TransformerB
         _take_softmax_in_float32(bridge)
     if tokenizer is not None:
         _attach_tokenizer(bridge, tokenizer)
+    if trained:
+        _follow_fused_weights(bridge)
+    _use_fast_attention(plain)
+    bridge._plain = _Plain(plain, _count_hooks(bridge), _identities(plain) & _identities(bridge.original_model))  # pyright: ignore
     return bridge.eval()
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """The model as it was before it was bridged, with the bridge's hooks and shared parameters at that time."""
+
+    model: PreTrainedModel
+    hooks: int
+    shared: frozenset[int]
+
+
+def plain_model(bridge: TransformerBridge) -> Any:
+    """Return the Hugging Face model inside a bridge to generate with.
+
+    It shares the bridge's parameters but not its modules, which are slower and know eager attention only. Where hooks
+    were added to the bridge, or parameters replaced, it is the bridged model, so that interventions count.
+    """
+    plain, bridged = getattr(bridge, "_plain", None), bridge.original_model
+    if plain is None or _count_hooks(bridge) != plain.hooks or not plain.shared <= _identities(bridged):
+        return bridged
+    # Buffers are not shared for ever: moving a bridge to another device replaces them.
+    if not hasattr(plain.model, "hf_device_map"):
+        plain.model.to(next(bridged.parameters()).device)
+    return plain.model.eval()
+
+
+def _count_hooks(bridge: TransformerBridge) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in bridge.original_model.modules())
+
+
+def _identities(model: torch.nn.Module) -> frozenset[int]:
+    return frozenset(map(id, model.parameters()))
+
+
+def _use_fast_attention(model: PreTrainedModel) -> None:
+    try:
+        model.set_attn_implementation("sdpa")
+    except ValueError:  # What it computes is more than the kernel does, such as soft caps.
+        model.set_attn_implementation("eager")
 
 
 def _attach_tokenizer(bridge: TransformerBridge, tokenizer: Any) -> None:
@@ -68,7 +120,7 @@ def skeleton(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model, memo)
 
 
-def follow_fused_weights(bridge: TransformerBridge) -> None:
+def _follow_fused_weights(bridge: TransformerBridge) -> None:
     """Keep split q, k, v weights equal to the fused weight they came from.
 
     Some bridges split a fused projection by copying, so that later updates of the original would not show. There the

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from inversion.errors import InputError, first_line
-from inversion.models.bridge import as_bridge, follow_fused_weights, skeleton
+from inversion.models.bridge import as_bridge, skeleton
 from inversion.shipped import MODELS
 
 DTYPES = {
@@ -59,9 +59,7 @@ def load_model(
     if isinstance(source, PreTrainedModel):
         _require_causal(source.config, type(source).__name__, type(source).__name__)
         name = source.config.name_or_path or type(source).__name__
-        bridge = as_bridge(skeleton(source), name, tokenizer)
-        follow_fused_weights(bridge)
-        return bridge
+        return as_bridge(skeleton(source), name, tokenizer, trained=True)
     if isinstance(source, torch.nn.Module):
         raise InputError(
             f"{type(source).__name__} is not a Hugging Face causal language model; load it with "

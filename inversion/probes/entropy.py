@@ -13,6 +13,9 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.tools.analysis import logit_readout
 
+from inversion.responses import Generation
+from inversion.responses.sampling import sampled_logits
+
 ROWS_AT_ONCE = 64
 
 
@@ -43,11 +46,29 @@ def token_uncertainty(logits: Tensor, token_ids: Tensor) -> TokenUncertainty:
     return TokenUncertainty(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
+def sampled_entropy_bits(logits: Tensor, generation: Generation) -> Tensor:
+    """Return the entropy of the distribution that tokens were drawn from, in bits, (t,).
+
+    Args:
+        logits: The model's own, (t, V).
+        generation: Temperature, top-k and top-p.
+    """
+    entropies = []
+    for rows in logits.split(ROWS_AT_ONCE):
+        log_probs = _log_softmax(sampled_logits(rows, generation))
+        entropies.append(_entropy(log_probs.exp(), log_probs) / math.log(2))
+    return torch.cat(entropies)
+
+
+def _entropy(probs: Tensor, log_probs: Tensor) -> Tensor:
+    """Return the entropy of each row, in nats. 0 log 0 = 0, also where a masked logit is minus infinity."""
+    return -torch.where(probs == 0, 0, probs * log_probs).sum(1)  # NaN stays NaN.
+
+
 def _uncertainty(logits: Tensor, token_ids: Tensor) -> TokenUncertainty:
     log_probs = _log_softmax(logits)
     probs = log_probs.exp()
-    # 0 log 0 = 0, also where a masked logit is minus infinity.
-    entropy = -torch.where(probs > 0, probs * log_probs, 0).sum(1)
+    entropy = _entropy(probs, log_probs)
     own = log_probs.gather(1, token_ids[:, None])
     # |e_y - p|^2 = (1 - p_y)^2 + sum over the others of p^2: no cancellation as p_y approaches 1.
     others = probs.scatter(1, token_ids[:, None], 0).square().sum(1)

@@ -99,11 +99,6 @@ def free_bytes(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error says that memory ran out, on a GPU or a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
-
-
 def _widths(model: TransformerBridge) -> tuple[int, int, int]:
     """Return residual width, feed-forward width that is active for a token, and attention heads."""
     config = text_config(model)

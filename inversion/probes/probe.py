@@ -16,12 +16,14 @@ from transformer_lens.model_bridge import TransformerBridge
 from inversion._version import __version__
 from inversion.errors import InputError
 from inversion.models import describe_model, load_model
+from inversion.models.memory import is_out_of_memory
 from inversion.models.tokenization import Text, encode, token_texts
 from inversion.probes.capture import PROJECTIONS, Site, frozen, select_layers, select_projections
-from inversion.probes.entropy import layer_entropy_bits, token_uncertainty
+from inversion.probes.entropy import layer_entropy_bits, sampled_entropy_bits, token_uncertainty
 from inversion.probes.gradients import QUANTITIES, Delta, Quantity, TokenGradients
-from inversion.probes.memory import block_size, chunk_size, is_out_of_memory, norms_at_once, worker_count
+from inversion.probes.memory import block_size, chunk_size, norms_at_once, worker_count
 from inversion.probes.norms import NORMS, factored_norms, l1_norm, rank_one_norms, triangular_factor
+from inversion.responses import Generation
 
 
 def probe(
@@ -35,6 +37,7 @@ def probe(
     targets: int | Sequence[int] | None = None,
     seed: int = 0,
     *,
+    generation: Generation | None = None,
     block: int | None = None,
     chunk: int | None = None,
 ) -> xr.Dataset:
@@ -55,6 +58,8 @@ def probe(
         targets: Which response tokens: None for all, indices, or a number. A number is drawn at random with
             ``seed``, one token from each of as many equal strata of entropy.
         seed: Seed of that draw.
+        generation: How the response was sampled, where the model wrote it. If that was not from softmax(z), the entropy
+            of the distribution sampled from is added as ``sampled_entropy_bits``.
         block: Targets that share a prefix; chosen from the length by default.
         chunk: Targets carried in one backward pass; chosen from the model's size and the free memory by default.
             Neither changes a result beyond rounding.
@@ -85,10 +90,13 @@ def probe(
         measured = _measure_norms(gradients, sites, norms, block, chunk)
         written = tokens[0, positions + 1]
         uncertainty = token_uncertainty(gradients.logits, written)
+        sampled = None if generation is None or generation.plain else sampled_entropy_bits(gradients.logits, generation)
         streams = [gradients.residuals.get(layer) for layer in chosen_layers]
         lens = layer_entropy_bits(model, streams, len(index))
     by_token: dict[str, Any] = {"token_id": written, "position": index, "weight": weight}
     by_token |= uncertainty._asdict()
+    if sampled is not None:
+        by_token["sampled_entropy_bits"] = sampled
     variables: dict[str, Any] = {name: ("token", _numpy(values)) for name, values in by_token.items()}
     if model.tokenizer is not None:
         texts = token_texts(model.tokenizer, response_ids)

@@ -1,7 +1,18 @@
 """Prompts and responses: read them from a file, a data set or a task generator, or let a model write them."""
 
 from inversion.responses.benchmarks import BENCHMARKS
-from inversion.responses.generation import Generation, generate
+from inversion.responses.generation import Generation, Written, end_tokens, generate, write_responses
 from inversion.responses.problems import Problem, Source, read_problems, shipped_problems
 
-__all__ = ["BENCHMARKS", "Generation", "Problem", "Source", "generate", "read_problems", "shipped_problems"]
+__all__ = [
+    "BENCHMARKS",
+    "Generation",
+    "Problem",
+    "Source",
+    "Written",
+    "end_tokens",
+    "generate",
+    "read_problems",
+    "shipped_problems",
+    "write_responses",
+]

@@ -1,5 +1,6 @@
-"""Responses written by the model itself."""
+"""Responses written by the model itself: from its plain distribution, each with random numbers of its own."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,75 +12,125 @@ from inversion.errors import InputError
 class Generation:
     """How responses are sampled.
 
-    temperature: 0 takes the most probable token; 1 samples from the model's own distribution.
+    temperature: Divides the logits; 0 takes the most probable token, 1 samples from the model's own distribution.
     max_new_tokens: Length at which an unfinished response is cut.
+    top_p: Sample among the most probable tokens that together hold this probability; 1 takes all.
+    top_k: Sample among this many of the most probable tokens; 0 takes all. Applied before ``top_p``.
+    stop: Texts that end a response when they appear in it; they stay part of it.
     """
 
     temperature: float = 1.0
     max_new_tokens: int = 512
+    top_p: float = 1.0
+    top_k: int = 0
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise InputError(f"temperature is {self.temperature}; give 0 or more.")
-        if self.max_new_tokens < 1:
-            raise InputError(f"max_new_tokens is {self.max_new_tokens}; give at least 1.")
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise InputError(f"temperature is {self.temperature}; give a finite number, 0 or more.")
+        if self.max_new_tokens != int(self.max_new_tokens) or self.max_new_tokens < 1:
+            raise InputError(f"max_new_tokens is {self.max_new_tokens}; give a whole number, at least 1.")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top_p is {self.top_p}; give a probability above 0, at most 1.")
+        if self.top_k != int(self.top_k) or self.top_k < 0:
+            raise InputError(f"top_k is {self.top_k}; give a whole number, 0 for all tokens.")
+        object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
+        if not all(self.stop):
+            raise InputError("a stop text is empty, which would end every response at once; leave it out.")
+
+    @property
+    def plain(self) -> bool:
+        """Whether tokens are drawn from softmax(z), the distribution whose entropy is recorded."""
+        return self.temperature == 1 and self.top_p == 1 and self.top_k == 0
+
+
+@dataclass(frozen=True)
+class Written:
+    """One response.
+
+    ids: Its tokens, an end token included.
+    ended: What ended it: ``"end"`` (an end token), ``"stop"`` (a stop text), ``"length"`` (``max_new_tokens``),
+        ``"context"`` (no more room behind the prompt) or ``"not finite"`` (NaN or infinite logits, so that no further
+        token could be drawn; the response may then be empty); ``"given"`` where it was not written but given.
+    """
+
+    ids: list[int]
+    ended: str
+
+    @property
+    def finished(self) -> bool:
+        """Whether the response came to an end of its own."""
+        return self.ended in ("end", "stop", "given")
 
 
 def generate(
-    model: Any, prompts: Sequence[Sequence[int]], generation: Generation, seed: int
+    model: Any, prompts: Sequence[Sequence[int]], generation: Generation, seed: int, **options: Any
 ) -> list[tuple[list[int], bool]]:
-    """Let the model write one response to each prompt, as one batch.
+    """Let the model write one response to each prompt.
+
+    The arguments are those of :func:`write_responses`.
+
+    Returns:
+        For each prompt the token ids of its response, an end token included, and whether it came to an end.
+    """
+    return [(w.ids, w.finished) for w in write_responses(model, prompts, generation, seed, **options)]
+
+
+def write_responses(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    generation: Generation,
+    seed: int,
+    *,
+    numbers: Sequence[int] | None = None,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> list[Written]:
+    """Let the model write one response to each prompt, and say how each ended.
 
     Args:
         model: A bridge with a tokenizer.
         prompts: Token ids of each prompt.
-        generation: Sampling settings. Settings stored with the model, such as top_p, are not used: the responses
-            come from its plain distribution at this temperature.
-        seed: Seed of the batch; global random state is left alone.
+        generation: Sampling settings. Settings stored with the checkpoint, such as ``top_p`` or
+            ``repetition_penalty``, are not used: tokens come from the model's plain distribution, changed by
+            ``generation`` alone. Only its end tokens are: those of the generation settings, of the configuration and
+            of the tokenizer.
+        seed: With a response's number the seed of its random numbers, one per token; global random state is left
+            alone. So a response does not depend on which others are written beside it, except where rounding, which
+            differs with the size of a batch, moves a boundary between two tokens across a random number.
+        numbers: The number of each response; by default from 0.
+        batch_size: Responses written together; chosen by memory by default, and halved where it runs out.
+        progress: Show a bar that counts tokens, on a terminal.
 
-    Returns:
-        For each prompt the token ids of its response, an end token included, and whether it came to that end.
+    Raises:
+        InputError: The model has no tokenizer, or a prompt leaves no room for a token.
     """
-    import torch
+    from inversion.models import context_length
+    from inversion.responses.sampling import Draft, Writer
 
-    hf_model, tokenizer = model.original_model, model.tokenizer
-    if tokenizer is None:
+    if model.tokenizer is None:
         raise InputError(f"{model.cfg.model_name} came without a tokenizer, so it cannot write responses; give them.")
-    device = next(hf_model.parameters()).device
-    longest = max(map(len, prompts))
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    # Padding goes left, so that every response starts at the same place.
-    ids = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts], device=device)
-    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
-    ends = _end_tokens(hf_model, tokenizer)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
-        torch.manual_seed(seed)
-        written = hf_model.generate(ids, attention_mask=mask, generation_config=_settings(generation, ends, pad))
-    return [_until_end(row, ends) for row in written[:, longest:].tolist()]
+    limit = context_length(model)
+    drafts = []
+    for number, prompt in zip(range(len(prompts)) if numbers is None else numbers, prompts, strict=True):
+        room = generation.max_new_tokens if limit is None else min(generation.max_new_tokens, limit - len(prompt))
+        if not prompt or room < 1:
+            raise InputError(
+                f"prompt {number} has {len(prompt)} tokens and the context of {model.cfg.model_name} is {limit}, which "
+                "leaves no room for a response; give a prompt of at least one token, shorter than the context."
+            )
+        cut = "length" if room == generation.max_new_tokens else "context"
+        drafts.append(Draft(list(prompt), room, cut, seed, number))
+    Writer(model, generation, batch_size).write(drafts, progress=progress)
+    return [Written(draft.ids, draft.ended) for draft in drafts]
 
 
-def _settings(generation: Generation, ends: list[int], pad: int) -> Any:
-    from transformers import GenerationConfig
-
-    sampling = {"temperature": generation.temperature, "top_k": 0, "top_p": 1.0} if generation.temperature else {}
-    return GenerationConfig(
-        do_sample=generation.temperature > 0,
-        max_new_tokens=generation.max_new_tokens,
-        eos_token_id=ends,
-        pad_token_id=pad,
-        **sampling,
-    )
-
-
-def _end_tokens(hf_model: Any, tokenizer: Any) -> list[int]:
+def end_tokens(model: Any) -> list[int]:
     """Return every token that ends a response: chat models often have several."""
-    stored = hf_model.generation_config.eos_token_id
-    ends = {tokenizer.eos_token_id, *(stored if isinstance(stored, list) else [stored])}
-    return sorted(ends - {None})
-
-
-def _until_end(ids: list[int], ends: list[int]) -> tuple[list[int], bool]:
-    for index, token in enumerate(ids):
-        if token in ends:
-            return ids[: index + 1], True
-    return ids, False
+    hf_model = model.original_model
+    places = (getattr(hf_model, "generation_config", None), hf_model.config, model.tokenizer)
+    found: set[Any] = set()
+    for place in places:
+        stored = getattr(place, "eos_token_id", None)
+        found.update(stored if isinstance(stored, list | tuple) else [stored])
+    return sorted(int(token) for token in found - {None})
