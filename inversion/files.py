@@ -9,7 +9,7 @@ import shutil
 import socket
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,6 +61,110 @@ def put(path: Path, write: Callable[[Path], Any]) -> None:
         if reason is None:
             raise
         raise InputError(f"cannot write {path}: {reason}; what was finished before is kept.") from error
+
+
+def holds(
+    folder: Path,
+    name: str,
+    record: Mapping[str, Any],
+    *,
+    what: str,
+    overwrite: bool = False,
+    remedy: str = "choose a new folder",
+) -> bool:
+    """Say whether a folder holds this very piece of work already, so that it can go on there; nothing is written.
+
+    Args:
+        folder: Where the work goes.
+        name: Name of the file in it that says what it holds, which ends in ``.json`` or ``.yaml``.
+        record: What that file says of this piece of work, JSON types.
+        what: Name of the kind of work, such as ``run``.
+        overwrite: Whether another piece of work of this kind may be replaced; never anything else.
+        remedy: What to do if the folder holds another one.
+
+    Raises:
+        InputError: It holds something else; the sentence names what differs.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; choose a new folder for the {what}.")
+    path = folder / name
+    if path.is_file():
+        if overwrite:
+            return False
+        there = _read_record(path, what)
+        differing = differences(there, _parse(name, _text(name, record)))
+        if differing:
+            raise InputError(f"{folder} holds another {what} (it differs in {', '.join(differing)}); {remedy}.")
+        return True
+    if folder.is_dir() and not all(is_housekeeping(entry) for entry in folder.iterdir()):
+        raise InputError(f"{folder} is not empty and holds no {what}; choose a new folder.")
+    return False
+
+
+def claim(
+    folder: Path,
+    name: str,
+    record: Mapping[str, Any],
+    *,
+    what: str,
+    overwrite: bool = False,
+    remedy: str = "choose a new folder",
+) -> bool:
+    """Make a folder this piece of work's own by writing its record there; return whether it was so already.
+
+    Everything else that can be refused is to be checked before; arguments and errors are those of :func:`holds`.
+    """
+    if holds(folder, name, record, what=what, overwrite=overwrite, remedy=remedy):
+        return True
+    if overwrite and (folder / name).is_file():
+        # The record goes last, so that a folder which could not be emptied still says what it holds.
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == name):
+            if not is_housekeeping(entry):
+                _remove(entry)
+    put(folder / name, lambda part: part.write_text(_text(name, record), encoding="utf-8"))
+    return False
+
+
+def differences(there: Any, here: Any, name: str = "") -> list[str]:
+    """Name the entries in which two records differ, those of inner records after a dot."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        keys = list(dict.fromkeys([*there, *here]))
+        return [
+            found
+            for key in keys
+            for found in (
+                differences(there.get(key), here.get(key), f"{name}.{key}".lstrip("."))
+                if key in there and key in here
+                else [f"{name}.{key}".lstrip(".")]
+            )
+        ]
+    return [] if json.dumps(there) == json.dumps(here) else [name or "everything"]
+
+
+def _text(name: str, record: Mapping[str, Any]) -> str:
+    if name.endswith(".yaml"):
+        import yaml
+
+        return yaml.safe_dump(dict(record), sort_keys=False)
+    return json.dumps(record, indent=1) + "\n"
+
+
+def _parse(name: str, text: str) -> Any:
+    if name.endswith(".yaml"):
+        import yaml
+
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError("it is not YAML") from error
+    return json.loads(text)
+
+
+def _read_record(path: Path, what: str) -> Any:
+    try:
+        return _parse(path.name, path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise InputError(f"{path} is damaged, so the {what} cannot go on; choose a new folder.") from error
 
 
 @contextmanager

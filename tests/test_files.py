@@ -8,7 +8,7 @@ import time
 import pytest
 
 from inversion import InputError
-from inversion.files import owned, put
+from inversion.files import LOCK, claim, differences, holds, owned, put
 
 
 def start(code, *arguments):
@@ -193,3 +193,52 @@ def test_a_folder_that_stayed_empty_is_taken_away(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="is a file"), owned(tmp_path / "file"):
         pass
+
+
+RECORD = {"format": "x/1", "model": {"name": "a", "layers": [0, 1]}, "seed": 0, "scale": 1e-4}
+
+
+@pytest.mark.parametrize("name", ["record.json", "record.yaml"])
+def test_a_claimed_folder_goes_on_with_the_same_record_only(tmp_path, name):
+    folder = tmp_path / "new" / "folder"
+    assert not holds(folder, name, RECORD, what="run")
+    assert not folder.exists()
+    assert not claim(folder, name, RECORD, what="run")
+    (folder / "result").write_text("kept")
+    assert claim(folder, name, {**RECORD, "model": {"layers": (0, 1), "name": "a"}}, what="run")
+    before = (folder / name).read_bytes()
+    other = {**RECORD, "model": {"name": "b", "layers": [0, 1]}, "more": None}
+    with pytest.raises(InputError, match=r"holds another run \(it differs in model.name, more\); ask somebody\."):
+        claim(folder, name, other, what="run", remedy="ask somebody")
+    assert (folder / name).read_bytes() == before
+    assert not holds(folder, name, other, what="run", overwrite=True)
+    assert (folder / "result").read_text() == "kept"
+    assert not claim(folder, name, other, what="run", overwrite=True)
+    assert [path.name for path in folder.iterdir()] == [name]
+    assert claim(folder, name, other, what="run")
+
+
+def test_what_holds_something_else_is_not_claimed_even_to_overwrite(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("years")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "r.json").write_bytes(b'{"a": \xff')
+    for name, match in (("file", "is a file"), ("full", "not empty and holds no run"), ("damaged", "is damaged")):
+        with pytest.raises(InputError, match=match):
+            claim(tmp_path / name, "r.json", RECORD, what="run", overwrite=name != "damaged")
+    assert (tmp_path / "full" / "thesis.tex").read_text() == "years"
+
+
+def test_a_lock_does_not_make_a_folder_full(tmp_path):
+    with owned(tmp_path / "run"):
+        assert (tmp_path / "run" / LOCK).exists()
+        assert not claim(tmp_path / "run", "r.json", RECORD, what="run")
+        assert not claim(tmp_path / "run", "r.json", {}, what="run", overwrite=True)
+        assert (tmp_path / "run" / LOCK).exists()
+
+
+def test_differences_are_named_to_the_entry():
+    assert differences({"a": {"b": 1, "c": [1]}}, {"a": {"b": 1, "c": [2]}, "d": None}) == ["a.c", "d"]
+    assert differences([1], [1]) == []
+    assert differences(None, {"a": 1}) == ["everything"]
