@@ -94,9 +94,11 @@ def holds(
         there = _read_record(path, what)
         differing = differences(there, _parse(name, _text(name, record)))
         if differing:
-            raise InputError(f"{folder} holds another {what} (it differs in {', '.join(differing)}); {remedy}.")
+            named = ", ".join(differing[:6]) + (f" and {len(differing) - 6} more" if len(differing) > 6 else "")
+            raise InputError(f"{folder} holds another {what} (it differs in {named}); {remedy}.")
         return True
-    if folder.is_dir() and not all(is_housekeeping(entry) for entry in folder.iterdir()):
+    # Empty folders are nobody's work: a start that failed may have left them.
+    if any(not (entry.is_dir() or is_housekeeping(entry)) for entry in folder.rglob("*")):
         raise InputError(f"{folder} is not empty and holds no {what}; choose a new folder.")
     return False
 

@@ -9,20 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from inversion.errors import InputError
+from inversion.experiments.finetuning import RECORD as TRAIN_RECORD
 from inversion.experiments.finetuning import method_of, train, training_problems
 from inversion.experiments.sampling import draw_samples, pass_at_k
 from inversion.experiments.spec import DEMO, TrainSpec, parse_overrides, read_fields
 from inversion.experiments.tables import comparison_table
-from inversion.files import put
+from inversion.files import claim, holds, put
 from inversion.models import load_model
 from inversion.responses import Generation, Problem
 from inversion.runs import load_responses, load_run
+from inversion.scoring import accuracy
 from inversion.statistics import correlate
 
 DEMO_FILE = Path(__file__).with_name("compare.yaml")
+RECORD = "compare.yaml"
 CURVES = {
     "accuracy": "rewards/correct/mean",
     "reward": "reward",
@@ -103,6 +105,7 @@ def compare_methods(spec: CompareSpec, *, resume: bool = False) -> Path:
     """
     out = _folder(spec, resume)
     _, held_out = training_problems(spec.train)
+    claim(out, RECORD, dataclasses.asdict(spec), what="comparison")
     runs = list(spec.runs())
     for number, run in enumerate(runs, 1):
         folder = Path(run.out)
@@ -110,7 +113,7 @@ def compare_methods(spec: CompareSpec, *, resume: bool = False) -> Path:
             continue
         print(f"[{number}/{len(runs)}] {run.method}, seed {run.seed}", flush=True)
         _share_before(spec, run)
-        train(run, resume=(folder / "train.yaml").is_file())
+        train(run, resume=(folder / TRAIN_RECORD).is_file())
         _sample(spec, run, held_out)
         write_tables(spec)
     write_tables(spec)
@@ -130,18 +133,14 @@ def write_tables(spec: CompareSpec) -> None:
 
 
 def _folder(spec: CompareSpec, resume: bool) -> Path:
-    """Return the folder, made if need be; what is there already must be this very comparison, to be resumed."""
+    """Return the folder; what is there already must be this very comparison, to be resumed."""
     out = Path(spec.train.out).expanduser()
-    record = out / "compare.yaml"
-    text = yaml.safe_dump(dataclasses.asdict(spec), sort_keys=False)
-    if record.exists() and not resume:
-        raise InputError(f"{out} holds a comparison already; resume it with --resume or choose another out.")
-    if resume and not record.exists():
+    remedy = f"go on with the settings of {out / RECORD}, or choose another out"
+    there = holds(out, RECORD, dataclasses.asdict(spec), what="comparison", remedy=remedy)
+    if there and not resume:
+        raise InputError(f"{out} holds this comparison already; go on with --resume or choose another out.")
+    if resume and not there:
         raise InputError(f"{out} holds no comparison to resume; leave --resume out.")
-    if resume and yaml.safe_load(record.read_text(encoding="utf-8")) != yaml.safe_load(text):
-        raise InputError(f"{out} holds a comparison with other settings; resume it with those of {record}.")
-    out.mkdir(parents=True, exist_ok=True)
-    put(record, lambda path: path.write_text(text, encoding="utf-8"))
     return out
 
 
@@ -151,6 +150,7 @@ def _share_before(spec: CompareSpec, run: TrainSpec) -> None:
     for other in spec.runs():
         source = Path(other.out)
         if other.seed == run.seed and (source / "samples.json").is_file() and not target.exists():
+            claim(Path(run.out), TRAIN_RECORD, dataclasses.asdict(run), what="training run")
             put(target, lambda path, source=source: shutil.copytree(source / "before", path))
 
 
@@ -178,7 +178,7 @@ def _measurements(
     data, responses = load_run(measured), load_responses(measured)
     generation = Generation(run.temperature, run.max_new_tokens)
     samples = draw_samples(load_model(model, run.device), held_out, spec.samples, generation, run.seed)
-    row: dict[str, Any] = {"accuracy": float((responses.score >= 1).mean())}
+    row: dict[str, Any] = {"accuracy": accuracy(responses.score).share}
     row |= {f"pass_at_{k}": pass_at_k(samples.right, k) for k in sorted(spec.pass_k)}
     for unit in ("position", "token_type"):
         rho = correlate(data, unit=unit)

@@ -18,9 +18,9 @@ from inversion.corrpo.config import CorrPOConfig
 from inversion.corrpo.trainer import CorrPOTrainer
 from inversion.demo.tasks import mixed_problems
 from inversion.errors import InputError
-from inversion.experiments.checkpoints import last_checkpoint, train_on
-from inversion.experiments.spec import DEMO, TrainSpec, read_spec, write_spec
-from inversion.files import put
+from inversion.experiments.checkpoints import train_on
+from inversion.experiments.spec import DEMO, TrainSpec
+from inversion.files import claim, holds, put
 from inversion.measure import measure_run
 from inversion.models import load_checkpoint, load_model
 from inversion.responses import Generation, Problem, read_problems
@@ -30,6 +30,7 @@ from inversion.shipped import PROBLEMS
 from inversion.statistics import correlate
 from inversion.tables import text_table
 
+RECORD = "train.yaml"
 SHOWN = {"reward": "reward", "right": "rewards/correct/mean", "rho": "rho", "tokens": "completions/mean_length"}
 TABLE: tuple[str, ...] = ("", "right", "tokens", "bits", "rho, positions", "rho, token types")
 
@@ -55,8 +56,7 @@ def train(spec: TrainSpec, *, resume: bool = False) -> Path:
     # Only now that everything has proved usable: a failed start must not stand in the way of the next.
     main = trainer.accelerator.is_main_process
     if main:
-        out.mkdir(parents=True, exist_ok=True)
-        put(out / "train.yaml", lambda path: write_spec(spec, path))
+        claim(out, RECORD, dataclasses.asdict(spec), what="training run")
         _measure(spec, spec.model, held_out, out / "before")
     trainer.accelerator.wait_for_everyone()
     if not (resume and (out / "model").is_dir()):
@@ -151,17 +151,14 @@ class _Progress(ProgressCallback):
 
 
 def _results_folder(spec: TrainSpec, resume: bool) -> Path:
-    """Return the folder of the results; what is there already must be this very run, to be resumed."""
+    """Return the folder of the results; what is there already must be this very training run, to be resumed."""
     out = Path(spec.out).expanduser()
-    record = out / "train.yaml"
-    # A model or checkpoints without a record would be taken for this training's own.
-    used = record.exists() or (out / "model").exists() or last_checkpoint(out / "trainer") is not None
-    if not resume and used:
-        raise InputError(f"{out} holds a training already; resume it with --resume or choose another out.")
-    if resume and not record.exists():
-        raise InputError(f"{out} holds no training to resume; leave --resume out.")
-    if resume and read_spec(str(record)) != spec:
-        raise InputError(f"{out} holds a training with other settings; resume with {record} as it stands.")
+    remedy = f"go on with {out / RECORD} as it stands, or choose another out"
+    there = holds(out, RECORD, dataclasses.asdict(spec), what="training run", remedy=remedy)
+    if there and not resume:
+        raise InputError(f"{out} holds this training run already; go on with --resume or choose another out.")
+    if resume and not there:
+        raise InputError(f"{out} holds no training run to resume; leave --resume out.")
     return out
 
 

@@ -150,9 +150,9 @@ def test_train_and_resume_from_the_command_line(tmp_path, problems, checkpoint, 
     assert main(["train", "demo", *given]) == 2
     assert "--resume" in capsys.readouterr().err
     assert main(["train", "demo", *given, "steps=5", "--resume"]) == 2
-    assert "other settings" in capsys.readouterr().err
+    assert "it differs in steps" in capsys.readouterr().err
     assert main(["train", "demo", *given, f"out={tmp_path / 'new'}", "--resume"]) == 2
-    assert "no training to resume" in capsys.readouterr().err
+    assert "no training run to resume" in capsys.readouterr().err
 
 
 KILLS = ("before", "state", "model", "after")
@@ -208,5 +208,6 @@ def test_what_is_left_of_a_checkpoint_is_not_resumed_from(tmp_path):
 
 def test_anothers_model_is_not_taken_for_ones_own(tmp_path, problems, checkpoint, capsys):
     (tmp_path / "out" / "model").mkdir(parents=True)
+    (tmp_path / "out" / "model" / "config.json").write_text("{}")
     assert main(["train", "demo", *arguments(problems, tmp_path / "out", checkpoint)]) == 2
-    assert "choose another out" in capsys.readouterr().err
+    assert "choose a new folder" in capsys.readouterr().err

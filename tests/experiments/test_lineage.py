@@ -1,6 +1,5 @@
 """The lineage laboratory on a tiny model: the whole road, resuming, tables against other ways, bad input."""
 
-import json
 import shutil
 from dataclasses import replace
 
@@ -235,7 +234,7 @@ def test_demo_size_is_the_demo_and_scaling_widens():
 
 def test_other_settings_are_refused_and_leave_the_folder_alone(lineage):
     before = contents(lineage)
-    with pytest.raises(InputError, match=r"other settings \(rl_steps\); choose a new folder\.$"):
+    with pytest.raises(InputError, match=r"differs in settings\.rl_steps\); choose a new folder\.$"):
         reproduce(replace(TINY, rl_steps=13), lineage)
     assert contents(lineage) == before
 
@@ -259,8 +258,8 @@ def test_bad_arguments_exit_with_2_and_write_nothing(tmp_path, capsys, arguments
 def test_foreign_and_damaged_folders_are_refused(tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("mine")
     assert main(["reproduce", "--out", str(tmp_path)]) == 2
-    assert "not an empty folder" in capsys.readouterr().err
-    (tmp_path / "lineage.json").write_text(json.dumps({"settings": {"pace": 3}}))
+    assert "is not empty and holds no lineage" in capsys.readouterr().err
+    (tmp_path / "lineage.json").write_text('{"settings": {"pace": 3}')
     assert main(["reproduce", "--out", str(tmp_path)]) == 2
     assert "damaged" in capsys.readouterr().err
 

@@ -167,7 +167,7 @@ def test_a_comparison_cut_off_and_resumed_equals_one_that_was_not(tmp_path, chec
     shutil.rmtree(cut / "corrpo" / "seed-0" / "after")
     assert main(["train", "compare", str(config), f"out={cut}"]) == 2
     assert main(["train", "compare", str(config), f"out={cut}", "steps=4", "--resume"]) == 2
-    assert "other settings" in capsys.readouterr().err
+    assert "it differs in train.steps" in capsys.readouterr().err
     assert main(["train", "compare", str(config), f"out={cut}", "--resume"]) == 0
     assert (cut / "comparison.csv").read_text() == (whole / "comparison.csv").read_text()
     assert (cut / "curves.csv").read_text() == (whole / "curves.csv").read_text()

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from inversion import files
 from inversion.demo.recipe import Precision, has_fast_bfloat16
 from inversion.errors import InputError
-from inversion.files import put
 
 FORMAT = "inversion-lineage/1"
 RECORD = "lineage.json"
@@ -129,17 +129,7 @@ def claim(spec: LineageSpec, out: Path) -> None:
     Raises:
         InputError: The folder holds something else.
     """
-    record = out / RECORD
-    if not record.is_file():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise InputError(f"{out} is not an empty folder and holds no lineage; choose a new folder.")
-        text = json.dumps({"format": FORMAT, "settings": asdict(spec)}, indent=1) + "\n"
-        put(record, lambda path: path.write_text(text))
-        return
-    there = read_lineage_spec(out)
-    if there != spec:
-        names = [name for name, value in asdict(there).items() if value != getattr(spec, name)]
-        raise InputError(f"{out} holds a lineage with other settings ({', '.join(names)}); choose a new folder.")
+    files.claim(out, RECORD, {"format": FORMAT, "settings": asdict(spec)}, what="lineage")
 
 
 def read_lineage_spec(out: Path) -> LineageSpec:
