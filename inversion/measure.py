@@ -161,6 +161,8 @@ def measure_run(
     """
     folder = Path(out).expanduser()
     _check_options(batch, shard, part, log)
+    if part is not None and overwrite:
+        raise InputError("a part cannot replace the run that the others write to; remove it first, or leave one out.")
     with open_pool(model, workers) as pool:
         options = (measurement or Measurement(), generation or Generation(), seed, batch, shard)
         plan: Plan = pool.call(partial(make_plan, problems, source, *options))

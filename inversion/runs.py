@@ -103,8 +103,15 @@ class RunWriter:
         pairs = zip(captures, responses, strict=True)
         self.write_pieces(shard, [Piece(row, token_table(capture, row, self.manifest)) for capture, row in pairs])
 
-    def write_pieces(self, shard: int, pieces: Sequence[Piece]) -> None:
-        """Write one shard: the tables, and then its record, with which it counts."""
+    def write_pieces(self, shard: int, pieces: Sequence[Piece], threads: int | None = None) -> None:
+        """Write one shard: the tables, and then its record, with which it counts.
+
+        Args:
+            shard: Its number.
+            pieces: Its responses, in order.
+            threads: Of the workers that measured it, for the record: with their number the order of sums changes, and
+                with it the last digits.
+        """
         files, tables = {}, _as_tables(pieces, self.manifest)
         for name, table in zip(_tables(shard), tables, strict=True):
             put(self.folder / name, lambda path, table=table: pq.write_table(table, path, write_page_checksum=True))
@@ -113,6 +120,7 @@ class RunWriter:
             "responses": len(pieces),
             "unmeasured": sum(piece.row.get("error") is not None for piece in pieces),
             "tokens": len(tables[0]),
+            "threads": threads,
             "files": files,
         }
         put(_sidecar(self.folder, shard), lambda path: path.write_text(json.dumps(record, indent=1) + "\n"))
@@ -179,6 +187,19 @@ def is_complete(folder: str | os.PathLike[str]) -> bool:
     return sum(record["responses"] for record in records(root).values()) == read_manifest(root)["responses"]["count"]
 
 
+def summary(folder: str | os.PathLike[str]) -> str:
+    """Say in a sentence what stands of a run, what could not be measured and why, and what to do next."""
+    standing = records(folder).values()
+    there, count = sum(record["responses"] for record in standing), read_manifest(folder)["responses"]["count"]
+    unmeasured = sum(record["unmeasured"] for record in standing)
+    text = f"{folder} is complete" if there == count else f"{folder} has {there} of {count} responses so far"
+    if unmeasured:
+        reasons = load_responses(folder).error.dropna().value_counts()
+        text += f"; {unmeasured} of {there} responses could not be measured, {reasons.iloc[0]} of them: "
+        text += str(reasons.index[0]).rstrip(".")
+    return f"{text}; see it with: inversion stats {folder}" if there else text
+
+
 def records(folder: str | os.PathLike[str]) -> dict[int, dict[str, Any]]:
     """Return the record of every shard that stands, by number: its files, their checksums, how much is in them.
 
@@ -190,7 +211,8 @@ def records(folder: str | os.PathLike[str]) -> dict[int, dict[str, Any]]:
         try:
             record = json.loads(path.read_text())
             number = int(path.stem.removeprefix("shard-"))
-            found[number] = {**record, "files": dict(record["files"]), "responses": int(record["responses"])}
+            counts = {name: int(record[name]) for name in ("responses", "unmeasured", "tokens")}
+            found[number] = {**record, **counts, "files": dict(record["files"])}
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise InputError(f"{path} is damaged; {_repair(path.parent)}.") from error
     return found

@@ -48,3 +48,9 @@ def _value(text: str) -> Any:
         return json.loads(text.lower() if text.lower() in ("true", "false") else text)
     except json.JSONDecodeError:
         return text
+
+
+def part(text: str) -> tuple[int, int]:
+    """Read ``2/8``, the second of eight parts."""
+    i, _, n = text.partition("/")
+    return int(i), int(n)

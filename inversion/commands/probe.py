@@ -1,9 +1,10 @@
 """``inversion probe``."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from inversion.commands.options import numbers, option, pairs, required, settings
+from inversion.commands.options import numbers, option, pairs, part, required, settings
 from inversion.scoring import KINDS
 
 
@@ -48,6 +49,17 @@ class Probe:
     random_weights: bool = option("keep the architecture, draw new weights: the control model", False)
     trust_remote_code: bool = option("run code that comes with the checkpoint", False)
     overwrite: bool = option("replace another run in OUT", False)
+    batch: int = option("responses generated together", 16, type=int)
+    shard: int = option("responses stored together", 16, type=int)
+    workers: int | None = option("replicas of the model that measure at the same time, on Ray", None, type=int)
+    ray_address: str | None = option("measure on this Ray cluster; auto finds the one of this machine", None)
+    gpus_per_worker: float | None = option("GPUs of each replica; by default one where there are any", None, type=float)
+    threads_per_worker: int | None = option("threads of each replica on a CPU", None, type=int)
+    part: tuple[int, int] | None = option(
+        "measure one of several parts only, such as 2/8; all may run at once, into the same OUT", None, type=part
+    )
+    wait: bool = option("wait while another process writes to OUT", False)
+    log_format: str = option("how to tell of progress", "auto", choices=("auto", "bar", "plain", "json"))
 
     def __call__(self) -> None:
         """Run the command."""
@@ -70,11 +82,14 @@ class Probe:
         generation = Generation(self.temperature, self.max_new_tokens)
         from transformers.utils.logging import disable_progress_bar
 
+        from inversion.engine import Workers
         from inversion.measure import Measurement, measure_run
         from inversion.models import load_model
+        from inversion.runs import summary
 
         disable_progress_bar()  # of loading weights, which takes no time; downloads still show theirs
-        model = load_model(
+        load = partial(
+            load_model,
             self.model,
             self.device,
             self.dtype,
@@ -83,8 +98,12 @@ class Probe:
             random_weights=self.random_weights,
             seed=self.seed,
         )
+        workers = None
+        if self.workers is not None or self.ray_address is not None:
+            options = (self.ray_address, self.gpus_per_worker, self.threads_per_worker)
+            workers = Workers(self.workers or 1, *options)
         folder = measure_run(
-            model,
+            load,
             problems,
             self.out,
             source=source,
@@ -92,5 +111,11 @@ class Probe:
             generation=generation,
             seed=self.seed,
             overwrite=self.overwrite,
+            batch=self.batch,
+            shard=self.shard,
+            workers=workers,
+            part=self.part,
+            wait=self.wait,
+            log=self.log_format,
         )
-        print(f"{folder} is complete; see it with: inversion stats {folder}")
+        print(summary(folder))

@@ -119,7 +119,11 @@ class _Loop:
         try:
             with _terminable():
                 while self._hand_out() or self.running:
-                    self._take(self.pool.next())
+                    deaths = self.pool.deaths
+                    outcome = self.pool.next()
+                    if self.pool.deaths > deaths:
+                        self.watch.note("a worker died; what it was at is done again")
+                    self._take(outcome)
         finally:
             self._keep()
         if not self.failures:
@@ -215,7 +219,7 @@ class _Loop:
         if state.missing:
             return
         pieces = [state.pieces[number] for number in shard_numbers(self.plan, shard)]
-        self.writer.write_pieces(shard, pieces)
+        self.writer.write_pieces(shard, pieces, self.pool.threads)
         del self.open[shard]
         unmeasured = sum(piece.row["error"] is not None for piece in pieces)
         tokens = sum(len(piece.tokens) for piece in pieces if piece.tokens is not None)

@@ -17,19 +17,21 @@ class Workers:
 
     count: Number of replicas.
     address: Of a Ray cluster, ``auto`` for the one this machine belongs to; None starts Ray here for the run.
-    gpus: GPUs of each replica, 0 for none. A model too large for one GPU takes several with ``device_map="auto"``.
-    threads: Threads of each replica on a CPU; None shares this machine's processors evenly among them.
+    gpus: GPUs of each replica; None takes one where this machine has any. A model too large for one GPU takes several,
+        loaded with ``device_map="auto"``.
+    threads: Threads of each replica on a CPU; None shares this machine's processors evenly among them, and takes
+        one on a cluster.
     """
 
     count: int
     address: str | None = None
-    gpus: float = 0.0
+    gpus: float | None = None
     threads: int | None = None
 
     def __post_init__(self) -> None:
         if self.count < 1:
             raise InputError(f"workers is {self.count}; give at least 1.")
-        if self.gpus < 0:
+        if self.gpus is not None and self.gpus < 0:
             raise InputError(f"GPUs per worker is {self.gpus}; give 0 or more.")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"threads per worker is {self.threads}; give at least 1.")
@@ -54,9 +56,16 @@ class Outcome:
 
 
 class Pool(Protocol):
-    """Workers that hold a model each; a task is a function of the model."""
+    """Workers that hold a model each; a task is a function of the model.
+
+    size: Number of workers.
+    threads: Threads of each, on which the last digits of numbers depend.
+    deaths: How many workers died so far.
+    """
 
     size: int
+    threads: int
+    deaths: int
 
     def share(self, value: Any) -> Any:
         """Return a handle by which every worker gets ``value`` as the first argument of a task."""
@@ -78,10 +87,12 @@ class Pool(Protocol):
 class InProcess:
     """The one worker that is this process; a task is done when its outcome is asked for."""
 
-    size = 1
+    size, deaths = 1, 0
 
     def __init__(self, model: Any) -> None:
-        self.model = model
+        import torch
+
+        self.model, self.threads = model, torch.get_num_threads()
         self._tasks: deque[tuple[Any, Any, str, tuple[Any, ...]]] = deque()
 
     def share(self, value: Any) -> Any:

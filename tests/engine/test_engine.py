@@ -173,6 +173,7 @@ def test_a_run_that_another_process_writes_is_left_to_it(bridge, finished, tmp_p
         ({"batch": 0}, "batch is 0"),
         ({"shard": 0}, "shard is 0"),
         ({"part": (3, 2)}, "part is 3/2"),
+        ({"part": (1, 2), "overwrite": True}, "a part cannot replace"),
         ({"log": "xml"}, "log format 'xml'"),
     ],
 )
