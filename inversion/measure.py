@@ -18,14 +18,14 @@ from inversion.engine import LOG_FORMATS, Watch, Workers, open_pool, run_shards
 from inversion.engine.loop import shard_numbers, shards_of
 from inversion.errors import InputError, first_line
 from inversion.files import owned
-from inversion.models import decode, describe_model, encode
+from inversion.models import describe_model
+from inversion.preparation import Encoded, Preparation, Prepared, prepare, response_parts, response_row
 from inversion.probes import probe
 from inversion.probes.capture import PROJECTIONS, select_layers, select_projections
-from inversion.probes.gradients import Quantity
+from inversion.probes.gradients import QUANTITIES, Quantity
 from inversion.probes.probe import check_norms, package_versions
 from inversion.responses import Generation, Problem, Source, Written, end_tokens, write_responses
 from inversion.runs import Piece, RunWriter, check_folder, is_complete, token_table
-from inversion.scoring import score_of
 
 BATCH = 16
 """Responses that are generated together."""
@@ -43,9 +43,11 @@ class Measurement:
     quantity: Quantity = "logit"
     targets: int | None = None
 
-
-Encoded = tuple[list[int], list[int] | None]
-"""Token ids of a prompt and, where it is given, of its response."""
+    def __post_init__(self) -> None:
+        if self.targets is not None and self.targets < 1:
+            raise InputError(f"targets is {self.targets}; give at least 1 token per response, or none for all of them.")
+        if self.quantity not in QUANTITIES:
+            raise InputError(f"quantity {self.quantity!r} is not known; choose among {', '.join(QUANTITIES)}.")
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Plan:
     encoded: Token ids of each prompt and, where it is given, of its response.
     measurement: What to measure.
     generation: How to sample missing responses.
+    think_tags: What opens and what closes the model's thinking.
     seed: Seed of sampling and of drawn targets.
     batch: Responses that are generated together.
     shard: Responses that are stored together.
@@ -67,6 +70,7 @@ class Plan:
     encoded: Sequence[Encoded]
     measurement: Measurement
     generation: Generation
+    think_tags: tuple[str, str]
     seed: int
     batch: int
     shard: int
@@ -95,9 +99,14 @@ class Plan:
     def _measure_one(self, model: TransformerBridge, number: int, written: Mapping[int, Written]) -> Piece:
         prompt, given = self.encoded[number]
         response = written[number] if given is None else Written(given, "given")
-        row = _row(model, number, self.problems[number], prompt, response)
+        problem = self.problems[number]
+        row = response_row(model, number, problem, prompt, response)
         try:
             capture = self._probe(model, prompt, response)
+            parts = response_parts(model, problem, response.ids, self.think_tags)
+            if parts is not None:
+                # Known from the whole response, of which the capture may hold a few tokens only.
+                capture["part"] = ("token", [parts[place] for place in capture.position.values])
         except (InputError, torch.OutOfMemoryError) as error:
             return Piece({**row, "error": first_line(error)}, None)
         except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
@@ -124,6 +133,7 @@ def measure_run(
     source: str | Source = "",
     measurement: Measurement | None = None,
     generation: Generation | None = None,
+    preparation: Preparation | None = None,
     seed: int = 0,
     overwrite: bool = False,
     batch: int = BATCH,
@@ -146,6 +156,7 @@ def measure_run(
         source: Where the problems came from and how they were read, for the record.
         measurement: What to measure.
         generation: How to sample missing responses.
+        preparation: What stands around each question, and what becomes of what cannot be measured.
         seed: Seed of sampling and of drawn targets.
         overwrite: Replace another run in ``out``.
         batch: Responses that are generated together.
@@ -164,8 +175,8 @@ def measure_run(
     if part is not None and overwrite:
         raise InputError("a part cannot replace the run that the others write to; remove it first, or leave one out.")
     with open_pool(model, workers) as pool:
-        options = (measurement or Measurement(), generation or Generation(), seed, batch, shard)
-        plan: Plan = pool.call(partial(make_plan, problems, source, *options))
+        settings = (measurement or Measurement(), generation or Generation(), preparation or Preparation())
+        plan: Plan = pool.call(partial(make_plan, problems, source, *settings, seed, batch, shard))
         check_folder(folder, plan.manifest, overwrite=overwrite)
         if not overwrite and is_complete(folder):
             return folder
@@ -187,16 +198,18 @@ def make_plan(
     source: str | Source,
     measurement: Measurement,
     generation: Generation,
+    preparation: Preparation,
     seed: int,
     batch: int,
     shard: int,
     model: TransformerBridge,
 ) -> Plan:
     """Return what is to be measured, checked against the model."""
-    encoded = _encode_all(model, problems)
-    manifest = _manifest(model, problems, source, measurement, generation, seed)
+    prepared = prepare(model, problems, preparation)
+    manifest = _manifest(model, prepared, source, measurement, generation, preparation, seed)
     manifest["responses"] |= {"batch": batch, "shard": shard}
-    return Plan(manifest, list(problems), encoded, measurement, generation, seed, batch, shard)
+    tags = preparation.think_tags
+    return Plan(manifest, prepared.problems, prepared.encoded, measurement, generation, tags, seed, batch, shard)
 
 
 def _check_options(batch: int, shard: int, part: tuple[int, int] | None, log: str) -> None:
@@ -225,55 +238,19 @@ def _require_finite(capture: xr.Dataset) -> None:
                 )
 
 
-def _encode_all(model: TransformerBridge, problems: Sequence[Problem]) -> list[Encoded]:
-    """Tokenize everything first, so that bad input is found before any work is done."""
-    encoded: list[Encoded] = []
-    for number, problem in enumerate(problems, 1):
-        try:
-            # A stand-in for the response to come: at least one token has to fit.
-            prompt, response = encode(model, problem.prompt, [0] if problem.response is None else problem.response)
-        except InputError as error:
-            raise InputError(f"problem {number}: {error}") from error
-        if problem.response is not None and len(response) < 2:
-            raise InputError(
-                f"problem {number} has a response of one token, which cannot show a correlation; remove it."
-            )
-        encoded.append((prompt, None if problem.response is None else response))
-    return encoded
-
-
-def _row(
-    model: TransformerBridge, number: int, problem: Problem, prompt: list[int], response: Written
-) -> dict[str, Any]:
-    text = problem.response
-    if text is None:
-        # The end token belongs to the measurement, not to the text.
-        text = decode(model.tokenizer, response.ids[:-1] if response.ended == "end" else response.ids)
-    return {
-        "response": number,
-        "prompt_id": hashlib.sha256(problem.prompt.encode()).hexdigest()[:12],
-        "task": problem.task,
-        "prompt": problem.prompt,
-        "text": text,
-        "answer": problem.answer,
-        "score": float(score_of(problem.scorer, text, response.finished)),
-        "finished": response.finished,
-        "ended": response.ended,
-        "n_tokens": len(response.ids),
-        "prompt_token_ids": prompt,
-        "error": None,
-    }
-
-
 def _manifest(
     model: TransformerBridge,
-    problems: Sequence[Problem],
+    prepared: Prepared,
     source: str | Source,
     measurement: Measurement,
     generation: Generation,
+    preparation: Preparation,
     seed: int,
 ) -> dict[str, Any]:
-    texts = [[problem.prompt, problem.response, problem.answer] for problem in problems]
+    contents = [
+        [problem.prompt, problem.response, problem.answer, ids]
+        for problem, ids in zip(prepared.problems, prepared.encoded, strict=True)
+    ]
     return {
         "model": describe_model(model),
         "measurement": {
@@ -284,8 +261,10 @@ def _manifest(
         },
         "responses": {
             **({"source": source} if isinstance(source, str) else {"source": source.name, "reading": source.record()}),
-            "sha256": hashlib.sha256(json.dumps(texts).encode()).hexdigest(),
-            "count": len(problems),
+            **preparation.record(),
+            "skipped": prepared.skipped,
+            "sha256": hashlib.sha256(json.dumps(contents).encode()).hexdigest(),
+            "count": len(prepared.problems),
             "seed": seed,
             **asdict(generation),
             "end_token_ids": end_tokens(model),

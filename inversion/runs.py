@@ -34,6 +34,7 @@ TOKEN_COLUMNS = {
     "token_id": pa.int32(),
     "token_text": pa.string(),
     "position": pa.int32(),
+    "part": pa.string(),
     "weight": pa.float64(),
     "score": pa.float64(),
     "entropy_bits": pa.float64(),
@@ -47,13 +48,16 @@ RESPONSE_SCHEMA = pa.schema(
         "prompt_id": pa.string(),
         "task": pa.string(),
         "prompt": pa.string(),
+        "question": pa.string(),
         "text": pa.string(),
         "answer": pa.string(),
         "score": pa.float64(),
+        "score_reason": pa.string(),
         "finished": pa.bool_(),
         "ended": pa.string(),
         "n_tokens": pa.int32(),
         "prompt_token_ids": pa.list_(pa.int32()),
+        "response_token_ids": pa.list_(pa.int32()),
         "error": pa.string(),
     }
 )
@@ -256,7 +260,7 @@ def load_run(folder: str | os.PathLike[str]) -> xr.Dataset:
     variables: dict[str, Any] = {}
     for name in TOKEN_COLUMNS:
         if name in tokens.column_names:
-            values = tokens[name].to_pylist() if name == "token_text" else tokens[name].to_numpy()
+            values = tokens[name].to_pylist() if name in ("token_text", "part") else tokens[name].to_numpy()
             variables[name] = ("token", values)
     variables["layer_entropy_bits"] = (("token", "layer"), _matrix(tokens["layer_entropy_bits"], (len(layers),)))
     for norm in measurement["norms"]:

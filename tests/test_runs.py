@@ -1,15 +1,19 @@
 import json
 import math
+import re
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 
 import inversion
 from inversion import InputError
 from inversion.measure import SHARD, Measurement, measure_run
-from inversion.responses import Generation, Problem
+from inversion.preparation import Preparation
+from inversion.responses import Generation, Problem, read_problems
+from inversion.scoring import scorer_for
 
 PROBLEMS = [
     Problem(f"{a} + {b} =", answer=str(a + b), scorer=lambda text, right=str(a + b): float(right in text))
@@ -118,15 +122,81 @@ def test_given_responses_are_measured_as_they_stand(bridge, tmp_path):
 @pytest.mark.parametrize(
     ("problem", "match"),
     [
-        (Problem("1 + 2 =", "3"), "problem 2 has a response of one token"),
-        (Problem("1 2 3 4 5 6 7 8 9 " * 9, "3 4"), "problem 2: .*context"),
-        (Problem("1 2 3 4 5 6 7 8 9 " * 9), "problem 2: .*context"),
+        (Problem("1 + 2 =", "3"), "problem 2: it has a response of one token"),
+        (Problem("1 2 3 4 5 6 7 8 9 " * 3, "3 4 " * 20), "problem 2: .*context is 64"),
+        (Problem("1 2 3 4 5 6 7 8 9 " * 9), "problem 2: .*context is 64"),
     ],
 )
-def test_nothing_is_written_for_bad_input(bridge, tmp_path, problem, match):
+def test_what_cannot_be_measured_is_left_out_counted_and_named(bridge, tmp_path, caplog, problem, match):
+    folder = measure_run(bridge, [PROBLEMS[0], problem, PROBLEMS[1]], tmp_path / "e", generation=SMALL)
+    assert inversion.load_responses(folder).prompt.tolist() == [PROBLEMS[0].prompt, PROBLEMS[1].prompt]
+    (skipped,) = json.loads((folder / "run.json").read_text())["responses"]["skipped"]
+    assert skipped["problem"] == 2
+    assert re.search(match, caplog.text)
+    assert "1 of 3 problems are left out" in caplog.text
+    refuse = Preparation(too_long="refuse")
     with pytest.raises(InputError, match=match):
-        measure_run(bridge, [PROBLEMS[0], problem], tmp_path / "e", generation=SMALL)
-    assert not (tmp_path / "e").exists()
+        measure_run(bridge, [PROBLEMS[0], problem], tmp_path / "f", generation=SMALL, preparation=refuse)
+    with pytest.raises(InputError, match="nothing is left to measure: problem 1"):
+        measure_run(bridge, [problem], tmp_path / "f", generation=SMALL)
+    assert not (tmp_path / "f").exists()
+
+
+def test_a_response_beyond_the_context_can_be_cut(bridge, tmp_path):
+    prompt, response = "1 2 3 ", "<think>" + "3 4 " * 60 + "</think>"
+    cut = Preparation(too_long="cut")
+    folder = measure_run(bridge, [Problem(prompt, response)], tmp_path / "g", preparation=cut)
+    row = inversion.load_responses(folder).loc[0]
+    assert len(row.prompt_token_ids) + row.n_tokens == 64
+    assert response.startswith(row.text)
+    assert not row.finished
+
+
+def test_token_ids_are_measured_as_they_are(bridge, tmp_path):
+    prompt, response = (9, 8, 7), (6, 5, 4, 3)
+    problem = Problem("", prompt_token_ids=prompt, response_token_ids=response, finished=False)
+    folder = measure_run(bridge, [problem], tmp_path / "h")
+    row = inversion.load_responses(folder).loc[0]
+    assert tuple(row.prompt_token_ids) == prompt
+    assert tuple(row.response_token_ids) == response
+    assert row.prompt == bridge.tokenizer.decode(prompt)
+    assert row.text == bridge.tokenizer.decode(response)
+    assert not row.finished
+    assert inversion.load_run(folder).token_id.values.tolist() == list(response)
+    # The responses of a run can be measured again: ids do not pass through text.
+    again = measure_run(bridge, read_problems(str(folder)), tmp_path / "i")
+    xr.testing.assert_equal(inversion.load_run(again), inversion.load_run(folder))
+
+
+def test_thinking_is_told_by_the_whole_response_also_where_few_tokens_are_drawn(bridge, tmp_path):
+    problems = [
+        Problem("1 + 2 =", "<think>" + "3 4 " * 5 + "</think>" + "7 8 " * 3),
+        Problem("1 + 2 =<think>\n", "3 4 " * 5),  # opened by the prompt, cut before it is closed
+        Problem("1 + 2 =", "3 4 " * 5),
+    ]
+    whole = inversion.load_run(measure_run(bridge, problems, tmp_path / "whole"))
+    few = inversion.load_run(measure_run(bridge, problems, tmp_path / "few", measurement=Measurement(targets=4)))
+    for number, places in few.position.groupby(few.response):
+        part = whole.part.values[whole.response.values == number]
+        assert few.part.values[few.response.values == number].tolist() == part[places.values].tolist()
+    text = "".join(whole.token_text.values[(whole.response == 0) & (whole.part == "think")])
+    assert text == "3 4 " * 5
+    assert set(whole.part.values[whole.response == 1]) == {"think"}
+    assert set(whole.part.values[whole.response == 2]) == {"answer"}
+
+
+def test_a_response_without_a_score_says_why(bridge, tmp_path):
+    problems = [Problem("1 + 2 =", text, "3", scorer=scorer_for("number", "3")) for text in ("so 3", "so x")]
+    responses = inversion.load_responses(measure_run(bridge, problems, tmp_path / "j"))
+    assert responses.score[0] == 1.0
+    assert math.isnan(responses.score[1])
+    assert responses.score_reason.tolist() == ["", "it has no number"]
+
+
+@pytest.mark.parametrize("bad", [{"targets": 0}, {"quantity": "loss"}])
+def test_settings_of_a_measurement_are_checked_before_anything_is_written(bad):
+    with pytest.raises(InputError, match=r"targets is 0|quantity 'loss'"):
+        Measurement(**bad)
 
 
 def test_a_folder_with_something_else_is_refused(bridge, tmp_path):

@@ -2,7 +2,7 @@
 
 from inversion.models.describe import context_length, describe_model, text_config
 from inversion.models.load import DTYPES, load_checkpoint, load_model
-from inversion.models.tokenization import decode, encode, prompt_ids, response_ids, retokenizes, token_texts
+from inversion.models.tokenization import decode, encode, prompt_ids, response_ids, retokenizes, token_ids, token_texts
 
 __all__ = [
     "DTYPES",
@@ -16,5 +16,6 @@ __all__ = [
     "response_ids",
     "retokenizes",
     "text_config",
+    "token_ids",
     "token_texts",
 ]

@@ -41,18 +41,24 @@ def encode(model: TransformerBridge, prompt: Text, response: Text) -> tuple[list
     Raises:
         InputError: Either is empty, an id is outside the embedding, or both together exceed the context.
     """
-    prompt_tokens = _ids(model, prompt, "prompt", prompt_ids)
-    response_tokens = _ids(model, response, "response", response_ids)
-    if not prompt_tokens:
-        raise InputError("the prompt is empty; give at least one token, for instance the model's start token.")
-    if not response_tokens:
-        raise InputError("the response is empty; give at least one response token to measure.")
+    prompt_tokens, response_tokens = token_ids(model, prompt, response)
     total, limit = len(prompt_tokens) + len(response_tokens), context_length(model)
     if limit is not None and total > limit:
         raise InputError(
             f"prompt and response have {total} tokens but the context of {model.cfg.model_name} is {limit}; "
             "shorten them."
         )
+    return prompt_tokens, response_tokens
+
+
+def token_ids(model: TransformerBridge, prompt: Text, response: Text) -> tuple[list[int], list[int]]:
+    """Return the token ids of prompt and response as :func:`encode` does, of any length."""
+    prompt_tokens = _ids(model, prompt, "prompt", prompt_ids)
+    response_tokens = _ids(model, response, "response", response_ids)
+    if not prompt_tokens:
+        raise InputError("the prompt is empty; give at least one token, for instance the model's start token.")
+    if not response_tokens:
+        raise InputError("the response is empty; give at least one response token to measure.")
     return prompt_tokens, response_tokens
 
 

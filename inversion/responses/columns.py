@@ -20,6 +20,7 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     # The second names are those of TRL's trainers, the third those of vLLM's and SGLang's servers.
     "prompt_token_ids": ("prompt_token_ids", "prompt_ids"),
     "response_token_ids": ("response_token_ids", "completion_ids", "token_ids", "output_ids"),
+    "question": ("question",),
     "solution": (),
 }
 """What a problem is made of -> the names that columns have for it, the most usual first; case does not matter."""
@@ -49,7 +50,7 @@ def choose_columns(rows: Sequence[Mapping[str, Any]], wanted: Mapping[str, str],
     chosen = dict(wanted)
     for part, names in SYNONYMS.items():
         found = [lower[name] for name in names if name in lower]
-        if part not in chosen and found:
+        if part not in chosen and found and found[0] not in chosen.values():
             chosen[part] = found[0]
     chosen = {part: column for part, column in chosen.items() if column}
     if "response" not in wanted and "response" not in chosen and _is_trace(rows, lower.get("solution")):

@@ -55,7 +55,8 @@ class Source:
     """Where problems come from and how they are read; equal sources give equal problems.
 
     name: A JSON Lines, JSON, CSV, TSV or Parquet file; a folder saved by Hugging Face ``datasets`` or laid out as on
-        the hub; a hub data set such as ``openai/gsm8k``; a benchmark of :data:`BENCHMARKS`; or a reasoning-gym task.
+        the hub; a hub data set such as ``openai/gsm8k``; a run, whose responses are measured again; a benchmark of
+        :data:`BENCHMARKS`; or a reasoning-gym task.
     limit: Most prompts to read; None for all of a data set, and 100 of a task.
     seed: Seed of a task's generator.
     options: Settings of a task's generator, such as ``max_terms``.
@@ -138,7 +139,7 @@ class Source:
         ids = ids_of(cells.get("prompt_token_ids"), f"{where}: prompt_token_ids")
         texts = {
             part: joined_text(row, columns[part], where, numbers=part == "answer")
-            for part in ("answer", "task", "solution", *(() if messages else ("prompt",)))
+            for part in ("answer", "task", "question", "solution", *(() if messages else ("prompt",)))
             if part in columns
         }
         if messages is None and texts.get("prompt") is None and not ids:
@@ -152,6 +153,7 @@ class Source:
             answer=answer,
             task=texts.get("task") or (self.benchmark or self.name if known else ""),
             scorer=scorer_for(kind, answer),
+            question=texts.get("question"),
             messages=messages,
             prompt_token_ids=ids,
             solution=texts.get("solution"),

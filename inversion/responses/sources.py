@@ -29,7 +29,7 @@ def read_rows(
 
     Args:
         source: A JSON Lines, JSON, CSV, TSV or Parquet file; a folder saved by ``datasets`` or laid out as on the hub;
-            or the name of a hub data set such as ``openai/gsm8k``.
+            a run; or the name of a hub data set such as ``openai/gsm8k``.
         subset: Configuration of a data set that has several.
         split: Split of a data set that has several.
         revision: Branch, tag or commit of a hub data set.
@@ -58,14 +58,25 @@ def _file_rows(path: Path) -> Sequence[Row]:
     if path.suffix in (".csv", ".tsv"):
         return _table_rows(path)
     if path.suffix == ".parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            return pq.read_table(path).to_pylist()
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"{path} is not a readable Parquet file; write it again.") from error
+        return _parquet_rows(path)
     raise InputError(f"{path} is none of {', '.join(FILES)}; convert it to one of them.")
+
+
+def _parquet_rows(path: Path) -> list[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} is not a readable Parquet file; write it again.") from error
+
+
+def _run_rows(folder: Path) -> Sequence[Row]:
+    """Read the responses of a run, to measure them again: their tokens as they were, whatever their text."""
+    kept = ("prompt", "question", "answer", "task", "finished", "prompt_token_ids", "response_token_ids")
+    rows = [row for path in sorted(folder.glob("responses-*.parquet")) for row in _parquet_rows(path)]
+    return [{"response": row["text"], **{name: row[name] for name in kept if name in row}} for row in rows]
 
 
 def _table_rows(path: Path) -> Sequence[Row]:
@@ -120,6 +131,8 @@ def _folder_rows(path: Path, subset: str | None, split: str | None) -> Sequence[
     """Read a folder saved by ``save_to_disk``, which is recognised by its files, or one laid out as on the hub."""
     from datasets import DatasetDict, load_from_disk
 
+    if (path / "run.json").is_file():
+        return _run_rows(path)
     if not any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
         return _load(str(path), subset, split, streaming=True)  # streamed: nothing is copied into a cache
     try:

@@ -1,0 +1,185 @@
+"""Before anything is measured: prompts as the model sees them, token ids, and what cannot be measured left out."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from transformer_lens.model_bridge import TransformerBridge
+
+from inversion.errors import InputError
+from inversion.models import context_length, decode, token_ids, token_texts
+from inversion.responses import Frame, Problem, Written, end_tokens
+from inversion.responses.chat import question_of
+from inversion.responses.thinking import THINK_TAGS, check_tags, opens_thinking, token_parts
+from inversion.scoring import score_of
+
+logger = logging.getLogger(__name__)
+
+TooLong = Literal["skip", "cut", "refuse"]
+NAMED = 3  # problems that a message names; a run's manifest names all
+
+Encoded = tuple[list[int], list[int] | None]
+"""Token ids of a prompt, and of its response where that is given."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How problems become token ids.
+
+    frame: What stands around each question.
+    too_long: What becomes of a problem that cannot be measured, because prompt and response exceed the context or
+        because the response is a single token: ``skip`` leaves it out, counts and names it; ``cut`` shortens a
+        response to what fits, where anything does; ``refuse`` stops before anything is measured.
+    think_tags: What opens and what closes a model's thinking.
+    """
+
+    frame: Frame = field(default_factory=Frame)
+    too_long: TooLong = "skip"
+    think_tags: tuple[str, str] = THINK_TAGS
+
+    def __post_init__(self) -> None:
+        check_tags(self.think_tags)
+        if self.too_long not in ("skip", "cut", "refuse"):
+            raise InputError(f"too_long is {self.too_long!r}; choose skip, cut or refuse.")
+
+    def record(self) -> dict[str, Any]:
+        """Return what a run's manifest says of it."""
+        return {**self.frame.record(), "too_long": self.too_long, "think_tags": list(self.think_tags)}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Problems that can be measured.
+
+    problems: Framed, with the text of prompts that came as token ids.
+    encoded: Token ids of each, in the same order.
+    skipped: What is left out: number of the problem, from 1, and the reason.
+    """
+
+    problems: list[Problem]
+    encoded: list[Encoded]
+    skipped: list[dict[str, Any]]
+
+
+def prepare(model: TransformerBridge, problems: Sequence[Problem], preparation: Preparation) -> Prepared:
+    """Tokenize everything, so that bad input is found before any work is done.
+
+    Raises:
+        InputError: A problem cannot be used, or nothing is left to measure.
+    """
+    name = model.cfg.model_name or "the model"
+    prepared = Prepared([], [], [])
+    respelt = 0
+    for number, problem in enumerate(preparation.frame.apply(problems, model.tokenizer, name), 1):
+        try:
+            prompt, response = _ids(model, problem)
+            response, problem, reason = _fit(model, problem, prompt, response, preparation.too_long == "cut")
+        except InputError as error:
+            raise InputError(f"problem {number}: {error}") from error
+        if reason:
+            if preparation.too_long == "refuse":
+                raise InputError(f"problem {number}: {reason}; remove it, or pass --too-long skip.")
+            prepared.skipped.append({"problem": number, "reason": reason})
+            continue
+        respelt += problem.response_token_ids is None and response is not None and _is_respelt(model, problem, response)
+        if not problem.prompt:
+            problem = replace(problem, prompt=decode(model.tokenizer, prompt) if model.tokenizer else "")
+        prepared.problems.append(problem)
+        prepared.encoded.append((prompt, response))
+    _tell(prepared, len(problems), respelt, name)
+    return prepared
+
+
+def _ids(model: TransformerBridge, problem: Problem) -> tuple[list[int], list[int] | None]:
+    # Without a response, a stand-in for the first token of the one to come.
+    response = problem.response_token_ids or problem.response or [0]
+    prompt, ids = token_ids(model, problem.prompt_token_ids or problem.prompt, response)
+    return prompt, ids if problem.written else None
+
+
+def _fit(
+    model: TransformerBridge, problem: Problem, prompt: list[int], response: list[int] | None, cut: bool
+) -> tuple[list[int] | None, Problem, str]:
+    """Return the response, shortened if it may be, and the reason why it cannot be measured, empty where it can."""
+    limit = context_length(model)
+    if response is not None and len(response) < 2:
+        return response, problem, "it has a response of one token, which cannot show a correlation"
+    if limit is not None and len(prompt) + 1 > limit:
+        return response, problem, f"the prompt has {len(prompt)} tokens and the context is {limit}"
+    if response is not None and limit is not None and len(prompt) + len(response) > limit:
+        room = limit - len(prompt)
+        if not cut or room < 2:
+            total = len(prompt) + len(response)
+            return response, problem, f"prompt and response have {total} tokens and the context is {limit}"
+        text = decode(model.tokenizer, response[:room]) if model.tokenizer else None
+        return response[:room], replace(problem, response=text, finished=False), ""
+    return response, problem, ""
+
+
+def _is_respelt(model: TransformerBridge, problem: Problem, response: list[int]) -> bool:
+    """Whether a response's tokens spell another text than was given, as where a tokenizer rewrites white space."""
+    return problem.response is not None and decode(model.tokenizer, response) != problem.response
+
+
+def _tell(prepared: Prepared, count: int, respelt: int, name: str) -> None:
+    skipped = prepared.skipped
+    if not prepared.problems and count:
+        raise InputError(f"nothing is left to measure: problem {skipped[0]['problem']}: {skipped[0]['reason']}.")
+    if skipped:
+        named = "; ".join(f"problem {entry['problem']}: {entry['reason']}" for entry in skipped[:NAMED])
+        more = f"; and {len(skipped) - NAMED} more, all named in run.json" if len(skipped) > NAMED else ""
+        logger.warning("%d of %d problems are left out: %s%s", len(skipped), count, named, more)
+    if respelt:
+        logger.warning(
+            "%d of %d responses are text that the tokenizer of %s spells otherwise, so they are measured on other "
+            "tokens than were written; give response_token_ids to measure those",
+            respelt,
+            len(prepared.problems),
+            name,
+        )
+
+
+def response_parts(
+    model: TransformerBridge, problem: Problem, response: Sequence[int], tags: tuple[str, str]
+) -> list[str] | None:
+    """Return whether each token of a whole response is ``think``, ``answer`` or ``tag``; None without a tokenizer."""
+    if model.tokenizer is None:
+        return None
+    return token_parts(token_texts(model.tokenizer, response), tags, opens_thinking(problem.prompt, tags))
+
+
+def response_row(
+    model: TransformerBridge, number: int, problem: Problem, prompt: list[int], response: Written
+) -> dict[str, Any]:
+    """Return what a run says of one response: a row of :data:`inversion.runs.RESPONSE_SCHEMA`."""
+    text = _text(model, response) if problem.response is None else problem.response
+    finished = response.finished if problem.finished is None else problem.finished
+    score = score_of(problem.scorer, text, finished)
+    return {
+        "response": number,
+        "prompt_id": hashlib.sha256(question_of(problem).encode()).hexdigest()[:12],
+        "task": problem.task,
+        "prompt": problem.prompt,
+        "question": problem.question,
+        "text": text,
+        "answer": problem.answer,
+        "score": float(score),
+        "score_reason": score.reason,
+        "finished": finished,
+        "ended": response.ended,
+        "n_tokens": len(response.ids),
+        "prompt_token_ids": prompt,
+        "response_token_ids": response.ids,
+        "error": None,
+    }
+
+
+def _text(model: TransformerBridge, response: Written) -> str:
+    """Return a response's text; an end token belongs to the measurement, not to the text."""
+    ids = response.ids
+    if model.tokenizer is None or not ids:
+        return ""
+    ended = response.ended == "end" or (response.ended == "given" and ids[-1] in end_tokens(model))
+    return decode(model.tokenizer, ids[:-1] if ended else ids)
