@@ -111,3 +111,41 @@ def test_a_file_of_a_benchmark_is_measured_with_its_columns_and_scorer(capsys, c
     assert responses.answer.tolist() == ["2", "2", "3", "3"]
     reading = json.loads((tmp_path / "run" / "run.json").read_text())["responses"]["reading"]
     assert reading == {"benchmark": "gsm8k", "samples": 2, "limit": 2, "seed": 0}
+
+
+def test_a_chat_model_is_measured_on_conversations_with_examples(capsys, checkpoint, tmp_path):
+    folder = checkpoint(max_position_embeddings=512)
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if think %}<t>\n{% endif %}"
+    )
+    rows = [{"question": f"{a} + 2 =", "answer": f"so\n#### {a + 2}"} for a in range(3)]
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "train.jsonl").write_text(json.dumps({"question": "9 + 2 =", "answer": "so\n#### 11"}))
+    probe = ("probe", "--model", folder, "--prompts", tmp_path / "test.jsonl", "--out", tmp_path / "run")
+    chat = ("--chat", "--system", "Be brief.", "--chat-options", "think=true", "--think-tags", "<t>,</t>")
+    shots = ("--benchmark", "gsm8k", "--num-fewshot", 1, "--fewshot-from", tmp_path / "train.jsonl")
+    assert run(capsys, *probe, *chat, *shots, "--max-new-tokens", 8, "--template", "{prompt} ?")[0] == 0
+    first = inversion.load_responses(tmp_path / "run").loc[0]
+    assert first.prompt == "<system>Be brief.<user>9 + 2 = ?<assistant>so\n#### 11<user>0 + 2 = ?<t>\n"
+    assert first.question == "0 + 2 ="
+    assert set(inversion.load_run(tmp_path / "run").part.values) == {"think"}
+    recorded = json.loads((tmp_path / "run" / "run.json").read_text())["responses"]
+    assert recorded["system"] == "Be brief."
+    assert recorded["options"] == {"think": True}
+    assert recorded["think_tags"] == ["<t>", "</t>"]
+
+
+def test_options_that_contradict_each_other_leave_nothing_behind(capsys, checkpoint, prompts, tmp_path):
+    probe = ("probe", "--model", checkpoint(), "--prompts", prompts, "--out", tmp_path / "run")
+    for more, match in [
+        (("--targets", 0), "targets is 0"),
+        (("--samples", 2, "--temperature", 0), "every sample of a prompt is the same"),
+        (("--system", "s"), "belong to a chat"),
+        (("--chat",), "has no chat template"),
+        (("--num-fewshot", 1), "no worked examples"),
+        (("--scorer", "number", "--columns", "answer=x"), "no column 'x'"),
+    ]:
+        code, _, error = run(capsys, *probe, *more)
+        assert (code, error.count("\n")) == (2, 1), error
+        assert match in error
+        assert not (tmp_path / "run").exists()

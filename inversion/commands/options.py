@@ -22,6 +22,14 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def two_texts(text: str) -> tuple[str, ...]:
+    """Read ``<think>,</think>``."""
+    parts = names(text)
+    if len(parts) != 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is not two texts with a comma between")
+    return parts
+
+
 def numbers(text: str) -> tuple[int, ...]:
     """Read ``0,3,-1``."""
     return tuple(int(part) for part in names(text))

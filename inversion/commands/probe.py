@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from inversion.commands.options import numbers, option, pairs, part, required, settings
+from inversion.commands.options import numbers, option, pairs, part, required, settings, two_texts
+from inversion.errors import InputError
 from inversion.scoring import KINDS
+
+if TYPE_CHECKING:
+    from inversion.responses import Frame, Source
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,22 @@ class Probe:
     scorer: str | None = option(
         "how responses are scored; by default as the benchmark or task has it, else tags", None, choices=KINDS
     )
+    template: str | None = option(
+        "text around each question, with {prompt} where it goes; or qa (for base models) or boxed", None
+    )
+    num_fewshot: int = option("worked examples before each question", 0, type=int)
+    fewshot_from: str | None = option("where those come from; by default the benchmark's training split", None)
+    chat: bool = option("apply the checkpoint's chat template", False)
+    system: str | None = option("system message of the chat", None)
+    chat_options: dict[str, Any] | None = option(
+        "variables of the chat template, such as enable_thinking=true", None, type=settings
+    )
+    think_tags: tuple[str, ...] = option(
+        "what opens and closes the model's thinking", ("<think>", "</think>"), type=two_texts
+    )
+    too_long: str = option(
+        "what becomes of a row that the context cannot hold", "skip", choices=("skip", "cut", "refuse")
+    )
     seed: int = option("seed of sampling, of drawn targets and of random weights", 0, type=int)
     norms: tuple[str, ...] = option("comma-separated: nuclear, frobenius, spectral, l1", ("nuclear", "frobenius"))
     layers: tuple[int, ...] | None = option("comma-separated; negative ones count from the end", None, type=numbers)
@@ -42,6 +62,9 @@ class Probe:
     device: str = option("auto, cpu, cuda, ...", "auto")
     temperature: float = option("of sampling; 0 takes the most probable token", 1.0, type=float)
     max_new_tokens: int = option("longest generated response", 512, type=int)
+    top_p: float = option("sample among the most probable tokens that hold this probability", 1.0, type=float)
+    top_k: int = option("sample among this many most probable tokens; 0 takes all", 0, type=int)
+    stop: tuple[str, ...] = option("comma-separated texts that end a response", ())
     task_options: dict[str, Any] | None = option(
         "settings of the task's generator, such as max_terms=4,max_digits=2", None, type=settings
     )
@@ -63,9 +86,58 @@ class Probe:
 
     def __call__(self) -> None:
         """Run the command."""
-        from inversion.responses import Generation, Source
+        from inversion.responses import Generation
 
-        source = Source(
+        source = self._source()
+        frame = self._frame()
+        problems = source.read()
+        if self.temperature == 0 and (self.samples or 1) > 1 and not problems[0].written:
+            raise InputError("at temperature 0 every sample of a prompt is the same; raise it or leave --samples out.")
+        generation = Generation(self.temperature, self.max_new_tokens, self.top_p, self.top_k, self.stop)
+        from transformers.utils.logging import disable_progress_bar
+
+        from inversion.engine import Workers
+        from inversion.measure import Measurement, measure_run
+        from inversion.models import load_model
+        from inversion.preparation import Preparation
+        from inversion.runs import summary
+
+        disable_progress_bar()  # of loading weights, which takes no time; downloads still show theirs
+        workers = None
+        if self.workers is not None or self.ray_address is not None:
+            options = (self.ray_address, self.gpus_per_worker, self.threads_per_worker)
+            workers = Workers(self.workers or 1, *options)
+        folder = measure_run(
+            partial(load_model, self.model, self.device, self.dtype, **self._loading()),
+            problems,
+            self.out,
+            source=source,
+            measurement=Measurement(self.norms, self.layers, self.projections, self.quantity, self.targets),  # pyright: ignore[reportArgumentType]
+            generation=generation,
+            preparation=Preparation(frame, self.too_long, self.think_tags),  # pyright: ignore[reportArgumentType]
+            seed=self.seed,
+            overwrite=self.overwrite,
+            batch=self.batch,
+            shard=self.shard,
+            workers=workers,
+            part=self.part,
+            wait=self.wait,
+            log=self.log_format,
+        )
+        print(summary(folder))
+
+    def _loading(self) -> dict[str, Any]:
+        return {
+            "revision": self.revision,
+            "trust_remote_code": self.trust_remote_code,
+            "random_weights": self.random_weights,
+            "seed": self.seed,
+        }
+
+    def _source(self) -> "Source":
+        from inversion.responses import Source
+
+        return Source(
             self.prompts,
             self.limit,
             self.seed,
@@ -78,44 +150,12 @@ class Probe:
             self.samples,
             self.scorer,
         )
-        problems = source.read()
-        generation = Generation(self.temperature, self.max_new_tokens)
-        from transformers.utils.logging import disable_progress_bar
 
-        from inversion.engine import Workers
-        from inversion.measure import Measurement, measure_run
-        from inversion.models import load_model
-        from inversion.runs import summary
+    def _frame(self) -> "Frame":
+        from inversion.responses import Frame, few_shot_source, read_examples
 
-        disable_progress_bar()  # of loading weights, which takes no time; downloads still show theirs
-        load = partial(
-            load_model,
-            self.model,
-            self.device,
-            self.dtype,
-            revision=self.revision,
-            trust_remote_code=self.trust_remote_code,
-            random_weights=self.random_weights,
-            seed=self.seed,
-        )
-        workers = None
-        if self.workers is not None or self.ray_address is not None:
-            options = (self.ray_address, self.gpus_per_worker, self.threads_per_worker)
-            workers = Workers(self.workers or 1, *options)
-        folder = measure_run(
-            load,
-            problems,
-            self.out,
-            source=source,
-            measurement=Measurement(self.norms, self.layers, self.projections, self.quantity, self.targets),  # pyright: ignore[reportArgumentType]
-            generation=generation,
-            seed=self.seed,
-            overwrite=self.overwrite,
-            batch=self.batch,
-            shard=self.shard,
-            workers=workers,
-            part=self.part,
-            wait=self.wait,
-            log=self.log_format,
-        )
-        print(summary(folder))
+        examples = ()
+        if self.num_fewshot:
+            source = few_shot_source(self.fewshot_from, self.benchmark, self.prompts)
+            examples = read_examples(source, self.num_fewshot)
+        return Frame(self.template, examples, self.chat, self.system, self.chat_options or {})

@@ -1,7 +1,7 @@
 """Prompts and responses: read them from a file, a data set or a task generator, or let a model write them."""
 
 from inversion.responses.benchmarks import BENCHMARKS
-from inversion.responses.chat import Frame
+from inversion.responses.chat import Frame, few_shot_source, read_examples
 from inversion.responses.generation import Generation, Written, end_tokens, generate, write_responses
 from inversion.responses.problems import Problem, Source, read_problems, shipped_problems
 
@@ -13,7 +13,9 @@ __all__ = [
     "Source",
     "Written",
     "end_tokens",
+    "few_shot_source",
     "generate",
+    "read_examples",
     "read_problems",
     "shipped_problems",
     "write_responses",

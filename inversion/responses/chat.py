@@ -9,6 +9,7 @@ from typing import Any
 
 from inversion.errors import InputError
 from inversion.names import nearest
+from inversion.responses.benchmarks import find_benchmark
 from inversion.responses.problems import Message, Problem, Source
 
 logger = logging.getLogger(__name__)
@@ -177,3 +178,20 @@ def read_examples(source: Source, count: int) -> tuple[tuple[str, str], ...]:
     if len(examples) < count:
         raise InputError(f"{source.name} has {len(examples)} examples, fewer than the {count} asked for.")
     return tuple(examples)
+
+
+def few_shot_source(given: str | None, known: str | None, prompts: str) -> Source:
+    """Return where worked examples come from: what was given, else the training split of the benchmark.
+
+    Args:
+        given: A source, read as the benchmark ``known`` where there is one.
+        known: Benchmark that the prompts are read as, or None.
+        prompts: Where the prompts come from, which may itself be a benchmark's name.
+    """
+    name = known or prompts
+    found = find_benchmark(name)
+    if given is not None:
+        return Source(given, benchmark=name if found else None)
+    if found is None or found.examples is None:
+        raise InputError("there are no worked examples to take; name a source of some with --fewshot-from.")
+    return Source(found.hub, benchmark=name, subset=found.subset, split=found.examples)
