@@ -93,7 +93,7 @@ def size(repeats: int) -> None:
     rows = []
     for name in MODELS:
         model = load(name, "float32")
-        for batch, length in ((1, 16), (1, 64), (1, 120), (1, 160), (4, 16), (8, 16), (12, 16), (32, 8)):
+        for batch, length in ((1, 16), (1, 48), (4, 16), (8, 16), (12, 16), (16, 8), (32, 8)):
             rows.append([name, str(batch), str(length), *show(*mean_share(model, name, batch, length, repeats))])
     table(("model", "batch", "length", *HEAD), rows)
 

@@ -17,7 +17,7 @@ from inversion.recover.span import Span, row_span
 ENTRIES_AT_ONCE = 2**23
 """Most numbers of a layer's inputs that are held at once: 64 MB in float64."""
 TELLING = 0.5
-"""A span that holds more than this share of the vocabulary tells nothing about a text."""
+"""A span that holds more than this share of the vocabulary, or of many prefixes, tells nothing about a text."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,8 @@ def _extend(
         complete += [prefix for prefix in ended if not (rotary and len(prefix) > 1 and _constant(prefix))]
         if len(kept) > prefixes:
             reason = f"more than {prefixes} prefixes fit the span of layer 1, of rank {span.rank}"
+            if len(kept) > TELLING * len(tried):
+                return _without_beginnings(complete), reason
         live = [tried[index] for index in kept[:prefixes]]
         if not live or (rotary and position and all(map(_constant, live))):
             return _without_beginnings(complete), reason

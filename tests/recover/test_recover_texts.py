@@ -96,6 +96,17 @@ def test_more_tokens_than_dimensions_tell_nothing():
     assert "100% of the vocabulary" in recovery.reason
 
 
+def test_few_tokens_in_more_places_than_dimensions_show_the_tokens_only():
+    """Layer 0 of a rotary model has one direction for a token, layer 1 has one for every prefix."""
+    model = bridge("llama")
+    texts = [token_ids(16, seed=seed, vocabulary=12) for seed in range(5)]
+    recovery = recover(model, text_gradient(model, texts), prefixes=8)
+    assert set(recovery.tokens[0]) == {token for text in texts for token in text[:-1]}
+    assert recovery.ranks[1] == 32
+    assert not recovery.sequences
+    assert "prefixes fit the span of layer 1, of rank 32" in recovery.reason
+
+
 def test_noise_hides_texts_once_it_is_large_enough():
     model = bridge("llama")
     texts = [token_ids(8, seed=0)]
