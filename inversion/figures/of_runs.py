@@ -8,6 +8,7 @@ import xarray as xr
 from inversion.errors import InputError
 from inversion.figures.panels import REPORTED, Drawn, signed
 from inversion.figures.sources import STAGES, Sources, Table
+from inversion.findings import Findings
 from inversion.plots import (
     PAGE_INCHES,
     Bar,
@@ -23,7 +24,6 @@ from inversion.plots import (
 )
 from inversion.plots.maps import colour_bar
 from inversion.reference import FINGERPRINT
-from inversion.report.summary import Findings
 from inversion.statistics import specification_curve as all_specifications
 from inversion.statistics.results import span
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from inversion.errors import InputError
-from inversion.report.data import load
-from inversion.report.summary import Findings, findings
+from inversion.findings import Findings, findings_of, read_runs
 from inversion.runs import MANIFEST
 
 Table = Any
@@ -50,9 +49,9 @@ class Sources:
     @cached_property
     def found(self) -> list[Findings]:
         """The statistics of every run: computed when first asked for."""
-        loaded = load(list(self.runs.values()))
+        loaded = read_runs(list(self.runs.values()))
         named = [replace(run, name=name) for run, name in zip(loaded, self.runs, strict=True)]
-        return [findings(run, self.norm, resamples=self.resamples, seed=self.seed) for run in named]
+        return [findings_of(run, self.norm, resamples=self.resamples, seed=self.seed) for run in named]
 
     def table(self, name: str) -> Table:
         """A table by name; None if no folder holds it."""

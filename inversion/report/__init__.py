@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from inversion.errors import InputError
-from inversion.report.data import MOST_VALUES, load, run_payload
+from inversion.findings import findings_of, read_runs
+from inversion.report.data import MOST_VALUES, run_payload
 from inversion.report.page import page
-from inversion.report.summary import findings, summary_html
+from inversion.report.summary import summarise
 
 __all__ = ["report_html", "write_report"]
 
@@ -33,11 +34,11 @@ def report_html(
     Raises:
         InputError: There is no run in a folder, or it lacks the norm.
     """
-    runs = load([str(folder) for folder in folders])
-    found = [findings(run, norm, **options) for run in runs]
+    runs = read_runs([str(folder) for folder in folders])
+    found = [findings_of(run, norm, **options) for run in runs]
     names = ", ".join(run.name for run in runs)
     data = {"norm": norm, "runs": [run_payload(run, most_values // len(runs)) for run in runs]}
-    return page(f"Entropy-gradient inversion: {names}", summary_html(found, norm, **options), data)
+    return page(f"Entropy-gradient inversion: {names}", summarise(found, norm, **options), data)
 
 
 def write_report(

@@ -2,16 +2,13 @@
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from inversion.errors import InputError
-from inversion.runs import load_responses, load_run
+from inversion.findings import NamedRun
 from inversion.statistics._data import (
     has_grid,
     layer_labels,
@@ -30,32 +27,7 @@ MOST_VALUES = 24_000_000
 HALF_MAX = 60_000.0
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A run as the report needs it: its name on the page, its tokens and its responses (one row each)."""
-
-    name: str
-    tokens: xr.Dataset
-    responses: pd.DataFrame
-
-
-def load(folders: Sequence[str | Path]) -> list[Loaded]:
-    """Read runs and name each after its folder, with a number where two are called the same.
-
-    Raises:
-        InputError: A folder holds no run, or no folder was given.
-    """
-    if not folders:
-        raise InputError("there is no run to report on; give at least one folder.")
-    names = [Path(folder).expanduser().resolve().name for folder in folders]
-    loaded = []
-    for i, folder in enumerate(folders):
-        name = names[i] if names.count(names[i]) == 1 else f"{names[i]} ({names[: i + 1].count(names[i])})"
-        loaded.append(Loaded(name, load_run(folder), load_responses(folder)))
-    return loaded
-
-
-def run_payload(run: Loaded, most_values: int) -> dict[str, Any]:
+def run_payload(run: NamedRun, most_values: int) -> dict[str, Any]:
     """One run in JSON types.
 
     Arrays are base64 of little-endian numbers: ``u32`` and ``u8`` whole ones, ``f32`` and ``f16`` floating ones, the

@@ -1,37 +1,52 @@
-"""Put the page together: one file that loads nothing and lets nothing in it run but its own script."""
+"""Put the page together: one file that loads nothing and lets nothing in it run but its own script.
+
+The template escapes whatever it is given. Three parts go in as they are: the package's own style sheet and script, and
+the data, which is JSON that HTML cannot read as anything else.
+"""
 
 import base64
 import hashlib
 import json
-from html import escape
 from importlib.resources import files
 from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from inversion.report.summary import Summary
 
 POLICY = (
     "default-src 'none'; style-src '{style}'; script-src '{script}'; img-src data:; base-uri 'none'; form-action 'none'"
 )
 
 
-def page(title: str, body: str, data: Any) -> str:
+def page(title: str, summary: Summary, data: Any) -> str:
     """Return the HTML of the page.
 
     Args:
         title: Plain text.
-        body: HTML that is safe as it stands: whoever made it has escaped what came from elsewhere.
+        summary: Its first part, plain text.
         data: What the script reads, in JSON types.
     """
-    style, script, template = (_part(name) for name in ("report.css", "report.js", "template.html"))
-    parts = {
-        "POLICY": POLICY.format(style=source_hash(style), script=source_hash(script)),
-        "TITLE": escape(title),
-        "STYLE": style,
-        "BODY": body,
-        "DATA": embedded_json(data),
-        "SCRIPT": script,
-    }
-    # One pass over the template: what is put in is never searched again, so that no text can pose as a place.
-    pieces = template.split("@@")
-    return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
+    style, script = (files("inversion.report").joinpath(name).read_text(encoding="utf-8") for name in _PARTS)
+    environment = Environment(
+        loader=PackageLoader("inversion.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("template.html").render(
+        policy=POLICY.format(style=source_hash(style), script=source_hash(script)),
+        title=title,
+        summary=summary,
+        style=Markup(style),
+        script=Markup(script),
+        data=Markup(embedded_json(data)),
+    )
+
+
+_PARTS = ("report.css", "report.js")
 
 
 def embedded_json(data: Any) -> str:
@@ -48,7 +63,3 @@ def embedded_json(data: Any) -> str:
 def source_hash(text: str) -> str:
     """The content-security policy's name for an inline block."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _part(name: str) -> str:
-    return files("inversion.report").joinpath(name).read_text(encoding="utf-8")

@@ -18,7 +18,7 @@ HOSTILE = [
     "\u202eoverride",
     "\u200f",
     "\u2028",
-    "@@BODY@@",
+    "{{ data }}",
 ]
 
 

@@ -11,10 +11,11 @@ from report_samples import HOSTILE, LAYERS, PROJECTIONS, capture_of, words_of, w
 import inversion
 from inversion import InputError
 from inversion.cli import main
+from inversion.findings import findings_of, read_runs, sentences, verdict
 from inversion.report import report_html, write_report
-from inversion.report.data import load, packed, run_payload
+from inversion.report.data import packed, run_payload
 from inversion.report.page import embedded_json, page, source_hash
-from inversion.report.summary import accuracy, findings, sentences, verdict
+from inversion.report.summary import Picture, Summary, accuracy
 
 FAST = {"interval": "jackknife", "resamples": 50}
 
@@ -88,14 +89,19 @@ def test_embedded_json_refuses_what_json_has_not():
         embedded_json([float("nan")])
 
 
-def test_texts_cannot_pose_as_places_of_the_template():
-    found = page("@@SCRIPT@@", "@@DATA@@", ["@@BODY@@"])
-    assert "<title>@@SCRIPT@@</title>" in found
-    assert '["@@BODY@@"]' in found
+def test_texts_cannot_pose_as_places_of_the_template_nor_as_elements():
+    hostile = "{{ script }}{% raw %}</p><b onclick='x'>\"&"
+    shown = Summary((hostile,), hostile, (hostile,), ((hostile, hostile),), (Picture("AA==", hostile),))
+    found = page(hostile, shown, [hostile])
+    escaped = "{{ script }}{% raw %}&lt;/p&gt;&lt;b onclick=&#39;x&#39;&gt;&#34;&amp;"
+    # Title, heading, paragraph, table caption, column, both cells, the picture's text and its caption.
+    assert found.count(escaped) == 9
+    assert "<b" not in found.replace("<body>", "").replace("<button", "")
+    assert found.count("{{ script }}{% raw %}") == 10
 
 
 def test_the_payload_holds_every_number(two_runs):
-    (run,) = load(two_runs[:1])
+    (run,) = read_runs(two_runs[:1])
     found = run_payload(run, most_values=10**6)
     start, end = found["starts"][4:6]
     expected = capture_of(4)
@@ -113,7 +119,7 @@ def test_the_payload_holds_every_number(two_runs):
 
 
 def test_too_many_numbers_leave_the_means(two_runs):
-    (run,) = load(two_runs[:1])
+    (run,) = read_runs(two_runs[:1])
     found = run_payload(run, most_values=10)
     assert found["norms"]["nuclear"]["cells"] is None
     full = run_payload(run, most_values=10**6)
@@ -134,20 +140,20 @@ def test_half_floats_keep_their_digits_at_any_size(size):
 
 
 def test_words_follow_the_numbers(two_runs):
-    one, _ = load(two_runs)
-    found = findings(one, "nuclear", **FAST)
+    one, _ = read_runs(two_runs)
+    found = findings_of(one, "nuclear", **FAST)
     expected = inversion.correlate(inversion.load_run(two_runs[0]), **FAST)
     assert found.positions == expected
     text = " ".join(sentences(found))
     assert f"{expected.estimate:+.3f}".replace("-", "−") in text
     assert "9 responses are few" in text
-    assert accuracy(one) == "50.0% of 6"
+    assert accuracy(one) == "50.0% of 6, 3 not scored"
 
 
 def test_the_verdict_says_no_more_than_the_interval():
     result = inversion.correlate(capture_run(), **FAST)
-    assert "below 0" in verdict(replace(result, low=-0.5, high=-0.1))
-    assert "above 0" in verdict(replace(result, low=0.1, high=0.5))
+    assert "below zero" in verdict(replace(result, low=-0.5, high=-0.1))
+    assert "above zero" in verdict(replace(result, low=0.1, high=0.5))
     assert "neither" in verdict(replace(result, low=-0.1, high=0.1))
     assert "undefined: constant" in verdict(replace(result, estimate=float("nan"), reason="constant"))
     assert "decides nothing" in verdict(replace(result, low=float("nan")))
@@ -164,7 +170,7 @@ def test_the_same_runs_give_the_same_page(two_runs, html):
 def test_runs_of_one_name_get_numbers(two_runs, tmp_path):
     (tmp_path / "x").mkdir()
     again = write_run(tmp_path / "x" / "one", 4)
-    assert [run.name for run in load([two_runs[0], again])] == ["one (1)", "one (2)"]
+    assert [run.name for run in read_runs([two_runs[0], again])] == ["one (1)", "one (2)"]
 
 
 def test_the_command_writes_the_page(capsys, two_runs, tmp_path):
