@@ -21,7 +21,6 @@ from inversion.statistics._data import (
 from inversion.statistics.segments import think_masks
 from inversion.tokens import texts_of
 
-TAGS = ("<think>", "</think>")
 MOST_VALUES = 24_000_000
 """Norms of single pairs that a page holds over all its runs, 2 bytes each; beyond, means over layers or projections."""
 HALF_MAX = 60_000.0
@@ -41,7 +40,7 @@ def run_payload(run: NamedRun, most_values: int) -> dict[str, Any]:
     tokens, numbers = tokens.isel(token=order), numbers[order]
     there, starts = np.unique(numbers, return_index=True)
     vocabulary, ids = np.unique(np.array(texts_of(tokens), dtype=object), return_inverse=True)
-    think, answer = think_masks(tokens, TAGS)
+    think, answer = think_masks(tokens)
     measured = [name for name in ("entropy_bits", "surprisal_bits", "logit_space") if name in tokens]
     norms = [name for name in strength_norms(tokens) if has_grid(tokens, name)]
     return {

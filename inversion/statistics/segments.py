@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from inversion.errors import InputError
+from inversion.responses.thinking import ANSWER, THINK, THINK_TAGS, check_tags, token_parts
 from inversion.statistics._data import check_run, column, reading_order, response_of
 from inversion.statistics._options import Options
 from inversion.statistics.difference import difference_of
@@ -54,17 +55,17 @@ def segments(
     by: str = "think",
     norm: str = "nuclear",
     *,
-    tags: tuple[str, str] = ("<think>", "</think>"),
+    tags: tuple[str, str] | None = None,
     top: float = 0.2,
     right: float = 1.0,
     **options: Any,
 ) -> Segments:
     """Correlate within two parts of a run and compare them; options as for ``correlate``.
 
-    by="think": the tokens between the ``tags`` against those after them, from ``token_text``; the tags' own tokens are
-    in neither. by="entropy": the ``top`` share of the run's tokens by entropy (forking tokens) against the rest; both
-    span less entropy than the whole, so both correlations shrink, the rest's included. by="score": responses whose
-    ``score`` is at least ``right`` against the others.
+    by="think": the thinking tokens against those of the answer, as the run was measured (``--think-tags``), or told by
+    other ``tags``; the tags' own tokens are in neither. by="entropy": the ``top`` share of the run's tokens by entropy
+    (forking tokens) against the rest; both span less entropy than the whole, so both correlations shrink, the rest's
+    included. by="score": responses whose ``score`` is at least ``right`` against the others.
     """
     check_run(run)
     if by not in NAMES:
@@ -96,10 +97,23 @@ def entropy_masks(run: xr.Dataset, top: float) -> tuple[Mask, Mask]:
     return entropy < border, entropy >= border
 
 
-def think_masks(run: xr.Dataset, tags: tuple[str, str]) -> tuple[Mask, Mask]:
-    """Masks (n,) of thinking and answer tokens."""
-    if len(tags) != 2 or not all(isinstance(t, str) and t for t in tags):
-        raise InputError("tags must be two texts, such as ('<think>', '</think>').")
+def think_masks(run: xr.Dataset, tags: tuple[str, str] | None = None) -> tuple[Mask, Mask]:
+    """Masks (n,) of thinking and answer tokens.
+
+    A run holds for each token which it is, found in the whole response when that was measured, with the tags that its
+    manifest names. Other tags, or a capture without that, are looked for in the texts of the tokens, which takes all
+    tokens of every response: a draw of them may have missed a tag.
+    """
+    recorded = recorded_tags(run)
+    if "part" in run.variables and tags in (None, recorded):
+        part = column(run, "part")
+        return part == THINK, part == ANSWER
+    tags = check_tags(recorded if tags is None else tags)
+    if "weight" in run.variables and (column(run, "weight") != 1).any():
+        raise InputError(
+            f"the tags {tags[0]} and {tags[1]} cannot be looked for, since this run holds some of each response's "
+            "tokens only; measure it again with these as --think-tags."
+        )
     text = np.array(["" if t is None or t != t else str(t) for t in column(run, "token_text")], dtype=object)
     response = response_of(run)
     order = reading_order(run, np.ones(text.size, bool))
@@ -109,26 +123,14 @@ def think_masks(run: xr.Dataset, tags: tuple[str, str]) -> tuple[Mask, Mask]:
     return think, answer
 
 
-def split_thinking(pieces: list[str], tags: tuple[str, str]) -> tuple[Mask, Mask]:
-    """Which of n pieces of text are thinking and which answer.
+def recorded_tags(run: xr.Dataset) -> tuple[str, str]:
+    """Return the tags that a run's thinking was told by."""
+    responses = run.attrs.get("responses")
+    recorded = responses.get("think_tags") if isinstance(responses, dict) else None
+    return check_tags(recorded) if recorded else THINK_TAGS
 
-    Tags may run over several pieces; a piece that touches a tag is neither. Without an opening tag, everything before
-    a closing one is thinking (the prompt may have opened it); without a closing tag, everything after the opening one;
-    without both, all is answer.
-    """
-    ends = np.cumsum([len(p) for p in pieces])
-    starts = ends - [len(p) for p in pieces]
-    text = "".join(pieces)
-    opened, closed = text.find(tags[0]), text.find(tags[1])
-    if opened > closed >= 0:
-        opened = -1
-    begin = opened + len(tags[0]) if opened >= 0 else 0
-    if opened < 0 and closed < 0:
-        return np.zeros(len(pieces), bool), np.ones(len(pieces), bool)
-    stop = closed if closed >= 0 else len(text)
-    think = (starts >= begin) & (ends <= stop)
-    after = closed + len(tags[1]) if closed >= 0 else len(text) + 1
-    answer = starts >= after
-    if opened > 0:
-        answer |= ends <= opened
-    return think & ~answer, answer
+
+def split_thinking(pieces: list[str], tags: tuple[str, str]) -> tuple[Mask, Mask]:
+    """Which of n pieces of text, which are a whole response, are thinking and which answer; see ``token_parts``."""
+    parts = np.array(token_parts(pieces, tags), dtype=object)
+    return parts == THINK, parts == ANSWER

@@ -251,3 +251,18 @@ def test_a_plan_from_a_pilot_of_one_response_is_nan_with_a_reason():
         plan_sample_size(RUN, width=3)
     with pytest.raises(InputError, match="more than"):
         plan_sample_size(RUN, width=1e-7)
+
+
+def test_thinking_is_read_off_the_run_where_it_is_recorded():
+    drawn = with_text(RUN).isel(token=slice(None, None, 3))
+    part = np.where(np.arange(drawn.sizes["token"]) % 2, "think", "answer").astype(object)
+    part[0] = "tag"
+    recorded = drawn.assign(part=("token", part), weight=("token", np.full(len(part), 3.0)))
+    recorded.attrs["responses"] = {"think_tags": ["[", "]"]}
+    for tags in (None, ("[", "]")):
+        found = segments(recorded, "think", tags=tags, resamples=200)
+        assert (found.a.n_tokens, found.b.n_tokens) == ((part == "think").sum(), (part == "answer").sum())
+    with pytest.raises(InputError, match="some of each response's tokens only.*--think-tags"):
+        segments(recorded, "think", tags=("<think>", "</think>"))
+    with pytest.raises(InputError, match="some of each response's tokens only"):
+        segments(recorded.drop_vars("part"), "think")
