@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from inversion._version import __version__
 from inversion.commands.bench import Bench
+from inversion.commands.check import Check
 from inversion.commands.compare import Compare
 from inversion.commands.demo import Demo
 from inversion.commands.figures import Figures
@@ -26,6 +27,7 @@ from inversion.errors import InputError
 COMMANDS: dict[str, type] = {
     "demo": Demo,
     "probe": Probe,
+    "check": Check,
     "stats": Stats,
     "compare": Compare,
     "train": Train,

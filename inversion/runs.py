@@ -117,7 +117,7 @@ class RunWriter:
                 with it the last digits.
         """
         files, tables = {}, _as_tables(pieces, self.manifest)
-        for name, table in zip(_tables(shard), tables, strict=True):
+        for name, table in zip(shard_files(shard), tables, strict=True):
             put(self.folder / name, lambda path, table=table: pq.write_table(table, path, write_page_checksum=True))
             files[name] = _fingerprint(self.folder / name)
         record = {
@@ -210,16 +210,23 @@ def records(folder: str | os.PathLike[str]) -> dict[int, dict[str, Any]]:
     Raises:
         InputError: A record is damaged.
     """
-    found = {}
-    for path in sorted(Path(folder).expanduser().glob("shard-*.json")):
-        try:
-            record = json.loads(path.read_text())
-            number = int(path.stem.removeprefix("shard-"))
-            counts = {name: int(record[name]) for name in ("responses", "unmeasured", "tokens")}
-            found[number] = {**record, **counts, "files": dict(record["files"])}
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise InputError(f"{path} is damaged; {_repair(path.parent)}.") from error
-    return found
+    paths = sorted(Path(folder).expanduser().glob("shard-*.json"))
+    numbers = [(path, path.stem.removeprefix("shard-")) for path in paths]
+    return {int(number): read_record(path) for path, number in numbers if number.isdecimal()}
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Return the record of one shard.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    try:
+        record = json.loads(path.read_bytes())
+        counts = {name: int(record[name]) for name in ("responses", "unmeasured", "tokens")}
+        return {**record, **counts, "files": dict(record["files"])}
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise InputError(f"{path} is damaged; {_repair(path.parent)}.") from error
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -379,7 +386,8 @@ def _fingerprint(path: Path) -> dict[str, Any]:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def _tables(shard: int) -> tuple[str, str]:
+def shard_files(shard: int) -> tuple[str, str]:
+    """Return the names of a shard's tables: tokens, responses."""
     return f"tokens-{shard:05d}.parquet", f"responses-{shard:05d}.parquet"
 
 

@@ -96,6 +96,7 @@ class Probe:
         generation = Generation(self.temperature, self.max_new_tokens, self.top_p, self.top_k, self.stop)
         from transformers.utils.logging import disable_progress_bar
 
+        from inversion.checking import write_command
         from inversion.engine import Workers
         from inversion.measure import Measurement, measure_run
         from inversion.models import load_model
@@ -124,6 +125,7 @@ class Probe:
             wait=self.wait,
             log=self.log_format,
         )
+        write_command(folder, self)
         print(summary(folder))
 
     def _loading(self) -> dict[str, Any]:
