@@ -6,6 +6,7 @@ import pytest
 
 import inversion
 from inversion.cli import main
+from inversion.files import owned
 
 
 def run(capsys, *arguments):
@@ -149,3 +150,20 @@ def test_options_that_contradict_each_other_leave_nothing_behind(capsys, checkpo
         assert (code, error.count("\n")) == (2, 1), error
         assert match in error
         assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_another_command_writes_to_is_refused(capsys, checkpoint, prompts, tmp_path):
+    out = tmp_path / "out"
+    commands = [
+        ("probe", "--model", checkpoint(), "--prompts", prompts, "--out", out),
+        ("train", "demo", f"out={out}"),
+        ("train", "compare", "demo", f"out={out}"),
+        ("reproduce", "--out", out),
+    ]
+    with owned(out):
+        for arguments in commands:
+            code, _, error = run(capsys, *arguments)
+            assert code == 2, arguments
+            assert f"{out} is in use by process" in error
+            assert error.count("\n") == 1
+        assert [path.name for path in out.iterdir() if not path.name.startswith(".")] == []

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from inversion.commands.options import option
-from inversion.commands.train import training
+from inversion.commands.train import owning, training
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,7 @@ class Reproduce:
     seeds: int | None = option("train this many seeds instead of the profile's number", None, type=int)
     scale: float = option("multiplies width and training steps, for a GPU", 1.0, type=float)
     device: str = option("of training and measuring; auto takes a GPU if there is one", "auto", choices=("auto", "cpu"))
+    wait: bool = option("wait while another process writes to OUT", False)
 
     def __call__(self) -> None:
         """Run the command."""
@@ -25,5 +26,7 @@ class Reproduce:
         from inversion.experiments.lineage.spec import lineage_spec
 
         disable_progress_bar()
-        folder = reproduce(lineage_spec(self.profile, self.seeds, self.scale, self.device), self.out)
+        spec = lineage_spec(self.profile, self.seeds, self.scale, self.device)
+        with owning(self.out, self.wait):
+            folder = reproduce(spec, self.out)
         print(f"{folder} is complete; its tables are lineage.csv and layers.csv.")

@@ -1,9 +1,11 @@
 """``inversion train``: one training run, measured before and after."""
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from inversion.commands.options import option
 from inversion.errors import InputError
@@ -25,6 +27,18 @@ def training() -> Iterator[None]:
         raise SystemExit(130) from None
 
 
+@contextmanager
+def owning(out: str, wait: bool) -> Iterator[None]:
+    """Keep other commands from writing to a folder; of several training processes the first one does so for all."""
+    from inversion.files import owned
+
+    if int(os.environ.get("RANK", "0")) == 0:
+        with owned(Path(out).expanduser(), wait=wait):
+            yield
+    else:
+        yield
+
+
 @dataclass(frozen=True)
 class Train:
     """Fine-tune a model with CorR-PO or a baseline and measure it before and after; see also train compare."""
@@ -32,6 +46,7 @@ class Train:
     config: str = option("YAML file, or demo for the built-in run")
     overrides: Sequence[str] = option("field=value for any field of the file", nargs="*", metavar="field=value")
     resume: bool = option("go on from the last checkpoint", False)
+    wait: bool = option("wait while another process writes to out", False)
 
     def __call__(self) -> None:
         """Run the command."""
@@ -40,7 +55,9 @@ class Train:
             from inversion.experiments.spec import read_spec
 
             _quiet()
-            folder = train(read_spec(self.config, self.overrides), resume=self.resume)
+            spec = read_spec(self.config, self.overrides)
+            with owning(spec.out, self.wait):
+                folder = train(spec, resume=self.resume)
         print(f"{folder} is complete; see more with: inversion compare {folder}/before {folder}/after")
 
 
@@ -51,6 +68,7 @@ class TrainCompare:
     config: str = option("YAML file, or demo for the built-in comparison")
     overrides: Sequence[str] = option("field=value for any field of the file", nargs="*", metavar="field=value")
     resume: bool = option("go on where the comparison stopped", False)
+    wait: bool = option("wait while another process writes to out", False)
 
     def __call__(self) -> None:
         """Run the command."""
@@ -58,7 +76,9 @@ class TrainCompare:
             from inversion.experiments.comparison import compare_methods, read_compare_spec
 
             _quiet()
-            folder = compare_methods(read_compare_spec(self.config, self.overrides), resume=self.resume)
+            spec = read_compare_spec(self.config, self.overrides)
+            with owning(spec.train.out, self.wait):
+                folder = compare_methods(spec, resume=self.resume)
         print(f"{folder} is complete: comparison.csv, curves.csv, table.md")
 
 
