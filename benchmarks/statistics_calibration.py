@@ -20,8 +20,9 @@ from scipy import stats
 from scipy.signal import lfilter
 
 from inversion.statistics import compare, layer_map, trajectory, within_between, within_response_shuffle
-from inversion.statistics._infer import Settings, infer
-from inversion.statistics._options import Options, sample_of
+from inversion.statistics.core.inference import Resampling, infer
+from inversion.statistics.options import Options
+from inversion.statistics.samples import Sampler
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 BEGIN, END = "<!-- calibration:begin -->", "<!-- calibration:end -->"
@@ -160,12 +161,13 @@ def naive(runs: list[xr.Dataset], case: Case, truth: float) -> bool:
     return bool(abs(z - np.arctanh(truth)) <= 1.96 * np.sqrt(variance))
 
 
-def judge(runs: list[xr.Dataset], case: Case, options: dict, settings: list[Settings]) -> list:
+def judge(runs: list[xr.Dataset], case: Case, options: dict, settings: list[Resampling]) -> list:
     """One result for each of the settings; what they have in common is computed once."""
     if len(runs) == 2:
         first = settings[0]
         return [compare(*runs, resamples=first.resamples, seed=first.seed, **options)]
-    sample, _ = sample_of(runs[0], Options(**options))
+    chosen = Options(**options)
+    sample = Sampler.of(runs[0], chosen).draw(chosen).sample
     return [infer(sample, s) for s in settings]
 
 
@@ -176,7 +178,7 @@ def run_case(case: Case, sets: int, seed: int, resamples: int) -> dict[str, floa
     kinds = ("signflip", "jackknife", "percentile", "bca") if case.bootstrap else ("signflip", "jackknife")
     for number in range(sets):
         runs, truth, options = simulate(case, rng)
-        results = judge(runs, case, options, [Settings(kind, LEVEL, resamples, number) for kind in kinds])
+        results = judge(runs, case, options, [Resampling(kind, LEVEL, resamples, number) for kind in kinds])
         for kind, result in zip(kinds, results, strict=False):
             hits.setdefault(kind, []).append(result.low <= truth <= result.high)
         if abs(truth) < 1e-9:

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from inversion.errors import InputError
-from inversion.statistics._data import check_run, column, has_grid, strength, strength_norms
+from inversion.statistics.strengths import check_run, column, has_grid, strength, strength_norms
 
 UNITS = {"entropy_bits": "bits", "surprisal_bits": "bits", "logit_space": ""}
 LABELS = {"entropy_bits": "token entropy", "surprisal_bits": "surprisal", "logit_space": "logit-space strength |e − p|"}

@@ -22,7 +22,7 @@ from inversion.probes import probe
 from inversion.probes.capture import PROJECTIONS, select_layers, select_projections
 from inversion.probes.entropy import token_uncertainty
 from inversion.probes.probe import check_norms
-from inversion.statistics._data import mean_strength
+from inversion.statistics.strengths import mean_strength
 
 PADDED_TOKENS = 16384
 """Most tokens, padding included, that one pass of :class:`LastLayer` carries."""

@@ -10,7 +10,7 @@ import xarray as xr
 from inversion.errors import InputError
 from inversion.plots.style import POSITIVE, axes_or_new, house_style_alone
 from inversion.statistics import Correlation
-from inversion.statistics._data import strength as strength_of
+from inversion.statistics.strengths import strength as strength_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,8 @@ import pandas as pd
 import xarray as xr
 
 from inversion.findings import NamedRun
-from inversion.statistics._data import (
+from inversion.statistics.segmentation import think_masks
+from inversion.statistics.strengths import (
     has_grid,
     layer_labels,
     mean_strength,
@@ -18,7 +19,6 @@ from inversion.statistics._data import (
     strength_grid,
     strength_norms,
 )
-from inversion.statistics.segments import think_masks
 from inversion.tokens import texts_of
 
 MOST_VALUES = 24_000_000

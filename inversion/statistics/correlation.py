@@ -1,86 +1,135 @@
 """The correlation of strength and entropy in one run."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Unpack
 
 import xarray as xr
 
-from inversion.statistics._infer import Inference, infer
-from inversion.statistics._options import Facts, Options, sample_of
+from inversion.statistics.core.inference import Inference, infer
+from inversion.statistics.layout import Columns, Measured
+from inversion.statistics.options import Interval, Method, Options, Partial, Unit, read_choices
 from inversion.statistics.results import Correlation
+from inversion.statistics.samples import Facts, Mask, Sampler
 
 
 def correlate(
-    run: xr.Dataset,
+    run: xr.Dataset | Columns,
     norm: str = "nuclear",
-    method: str = "spearman",
-    unit: str = "position",
-    layers=None,
-    projections=None,
+    method: Method = "spearman",
+    unit: Unit = "position",
+    layers: int | Sequence[int] | None = None,
+    projections: str | Sequence[str] | None = None,
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
     *,
-    given=(),
-    interval: str = "signflip",
+    given: str | Sequence[str] = (),
+    interval: Interval = "signflip",
     cluster: str = "response",
 ) -> Correlation:
     """Correlate logit-gradient strength with token entropy.
 
-    run: Dataset as ``probe`` or ``load_run`` returns it. The strength of a token is the mean of ``norm`` over the
-    chosen ``layers`` (negative ones count from the end) and ``projections``; ``norm="logit_space"`` is the control.
-    method: spearman, pearson or kendall. unit: position (every token a point) or token_type (every distinct token id a
-    point, averaged over its occurrences). given: columns to hold fixed, among position, surprisal_bits, log_frequency.
-    interval: signflip (default), jackknife, percentile or bca. cluster: what is resampled, response or prompt.
+    Interval and p-value take responses, not tokens, as independent.
 
-    The estimate lies in -1..1. Interval and p-value take responses, not tokens, as independent; the p-value tests that
-    the population correlation is 0. Undefined values are NaN, with a reason.
+    Args:
+        run: A run or capture, as :func:`inversion.load_run` or :func:`inversion.probe` returns it.
+        norm: The strength of a token is the mean of this norm over the chosen layers and projections;
+            ``"logit_space"`` is the control, which has neither.
+        method: ``"spearman"``, ``"pearson"`` or ``"kendall"``.
+        unit: ``"position"``: every token is a point; ``"token_type"``: every distinct token id is a point, averaged
+            over its occurrences.
+        layers: Layer numbers, negative ones counted from the last; None means all.
+        projections: Names of projections; None means all.
+        level: Level of the interval.
+        resamples: Number of resamples of the responses.
+        seed: Seed of the resamples.
+        given: Columns to hold fixed, such as ``"position"``, ``"surprisal_bits"`` or ``"log_frequency"``.
+        interval: ``"signflip"``, ``"jackknife"``, ``"percentile"`` or ``"bca"``.
+        cluster: What is resampled: ``"response"``, or ``"prompt"`` with all its responses.
+
+    Returns:
+        The estimate, in -1..1, its interval, and the p-value of a population correlation of 0. What is undefined is
+        NaN, with a reason.
+
+    Raises:
+        InputError: The run lacks what is asked for, or an option cannot be used.
     """
     options = Options(
         norm, method, unit, layers, projections, level, resamples, seed, given=given, interval=interval, cluster=cluster
     )
-    return correlation_of(run, options)
+    return correlation_of(Sampler.of(run, options), options)
 
 
-def partial(run: xr.Dataset, given=("position", "surprisal_bits"), **options: Any) -> Correlation:
-    """``correlate`` with ``given`` held fixed: what is left of the correlation once these have explained their share.
+def partial(
+    run: xr.Dataset | Columns,
+    given: str | Sequence[str] = ("position", "surprisal_bits"),
+    norm: str = "nuclear",
+    **options: Unpack[Partial],
+) -> Correlation:
+    """Correlate with other columns held fixed: what is left once these have explained their share.
 
     Rank-based methods remove what is linear in ranks, no more.
+
+    Args:
+        run: A run or capture.
+        given: Columns to hold fixed.
+        norm: Norm of the strength.
+        options: As for :func:`correlate`.
+
+    Returns:
+        The partial correlation.
+
+    Raises:
+        InputError: The run lacks what is asked for, or an option cannot be used.
     """
-    return correlate(run, given=given, **options)
+    chosen = read_choices("partial", options, Partial, given=given, norm=norm)
+    return correlation_of(Sampler.of(run, chosen), chosen)
 
 
-def correlation_of(run: xr.Dataset, options: Options, keep=None, label: str = "") -> Correlation:
-    """``correlate`` from options; ``keep`` is an (n,) mask of tokens."""
-    sample, facts = sample_of(run, options, keep)
-    return correlation_result(infer(sample, options.settings), facts, options, label)
+def correlation_of(sampler: Sampler, options: Options, keep: Mask | None = None, label: str = "") -> Correlation:
+    """The correlation under the options; ``keep`` says which tokens to use, (n,)."""
+    drawn = sampler.draw(options, keep)
+    found = infer(drawn.sample, options.resampling)
+    return correlation_result(found, drawn.facts, options, sampler.columns.measured, label)
 
 
-def correlation_result(found: Inference, facts: Facts, options: Options, label: str = "") -> Correlation:
+def correlation_result(
+    found: Inference, facts: Facts, options: Options, made: Measured, label: str = ""
+) -> Correlation:
     """Put numbers, facts and options together."""
     return Correlation(
-        estimate=found.estimate,
-        low=found.low,
-        high=found.high,
-        p_value=found.p_value,
-        standard_error=found.standard_error,
         n_tokens=facts.n_tokens,
         n_points=facts.n_points,
         n_responses=facts.n_responses,
-        n_clusters=facts.n_clusters,
-        method=options.method,
-        unit=options.unit,
-        norm=options.norm,
-        quantity=facts.quantity,
+        n_tokens_left_out=facts.n_tokens_left_out,
+        n_responses_left_out=facts.n_responses_left_out,
         layers=facts.layers,
         projections=facts.projections,
-        given=options.given,
-        interval=found.interval,
-        level=float(options.level),
-        resamples=int(options.resamples),
-        seed=int(options.seed),
-        cluster=options.cluster,
-        model=facts.model,
-        label=label,
-        reason=found.reason,
+        model=made.model,
         notes=facts.notes + found.notes,
+        **estimate_fields(found, options),
+        n_clusters=facts.n_clusters,
+        quantity=made.quantity,
+        label=label,
     )
+
+
+def estimate_fields(found: Inference, options: Options) -> dict[str, Any]:
+    """The fields of an Estimate that follow from what was inferred and what was asked for."""
+    return {
+        "estimate": found.estimate,
+        "low": found.low,
+        "high": found.high,
+        "p_value": found.p_value,
+        "standard_error": found.standard_error,
+        "method": options.method,
+        "unit": options.unit,
+        "norm": options.norm,
+        "given": options.given,
+        "interval": found.interval,
+        "level": float(options.level),
+        "resamples": int(options.resamples),
+        "seed": int(options.seed),
+        "cluster": options.cluster,
+        "reason": found.reason,
+    }

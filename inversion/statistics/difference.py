@@ -1,160 +1,175 @@
 """The difference of the correlations of two runs."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import xarray as xr
 
 from inversion.errors import InputError
-from inversion.statistics._data import check_run, column
-from inversion.statistics._infer import Inference, Sample, infer, infer_difference, to_z
-from inversion.statistics._options import Options, sample_of
-from inversion.statistics.correlation import correlation_result
+from inversion.statistics.core.inference import Sample, infer, infer_difference, infer_paired
+from inversion.statistics.correlation import correlation_result, estimate_fields
+from inversion.statistics.layout import Columns
+from inversion.statistics.options import Interval, Method, Options, Unit, one_of
 from inversion.statistics.results import Correlation, Difference
+from inversion.statistics.samples import Mask, Sampler
 
+Pairing = Literal["auto", "paired", "independent"]
 PAIRINGS = ("auto", "paired", "independent")
+TOLD = {"dtype": "dtype", "attention": "attention implementation", "temperature": "temperature", "targets": "targets"}
+"""What may differ between two runs that are compared, and is then said."""
 
 
 def compare(
-    run_a: xr.Dataset,
-    run_b: xr.Dataset,
+    run_a: xr.Dataset | Columns,
+    run_b: xr.Dataset | Columns,
     norm: str = "nuclear",
-    method: str = "spearman",
-    unit: str = "position",
-    layers=None,
-    projections=None,
+    method: Method = "spearman",
+    unit: Unit = "position",
+    layers: int | Sequence[int] | None = None,
+    projections: str | Sequence[str] | None = None,
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
     *,
-    given=(),
-    interval: str = "signflip",
+    given: str | Sequence[str] = (),
+    interval: Interval = "signflip",
     cluster: str = "response",
-    pairing: str = "auto",
+    pairing: Pairing = "auto",
 ) -> Difference:
-    """Compare the correlation of two runs: the estimate is that of ``run_b`` minus that of ``run_a``.
+    """Compare the correlations of two runs: that of ``run_b`` minus that of ``run_a``.
 
-    With pairing="auto" the runs are paired by prompt where both hold exactly the same prompts, else taken as
-    independent; "paired" uses the prompts that both have, "independent" never pairs. Paired, a prompt with all its
-    responses in both runs is the unit that is resampled. The p-value tests that the two population correlations are
-    equal. Other options as in ``correlate``.
+    Args:
+        run_a: A run or capture.
+        run_b: Another one, of the same quantity.
+        norm: Norm of the strength, as for :func:`correlate`.
+        method: As for :func:`correlate`.
+        unit: As for :func:`correlate`.
+        layers: As for :func:`correlate`, in both runs.
+        projections: As for :func:`correlate`, in both runs.
+        level: Level of the interval.
+        resamples: Number of resamples.
+        seed: Seed of the resamples.
+        given: Columns to hold fixed.
+        interval: Kind of interval.
+        cluster: What is resampled in independent runs.
+        pairing: ``"auto"`` pairs the runs by prompt where both have exactly the same prompts; ``"paired"`` uses the
+            prompts that both have; ``"independent"`` never pairs. Paired, a prompt with all its responses in both runs
+            is what is resampled.
+
+    Returns:
+        The difference, with an interval and the p-value of equal population correlations. Its notes name what differs
+        in how the two runs were made.
+
+    Raises:
+        InputError: The runs measure gradients of different quantities, lack what is asked for, or cannot be paired.
     """
     options = Options(
         norm, method, unit, layers, projections, level, resamples, seed, given=given, interval=interval, cluster=cluster
     )
-    if pairing not in PAIRINGS:
-        raise InputError(f"pairing must be one of {', '.join(PAIRINGS)}, not {pairing!r}.")
-    keep, notes = _pairs(check_run(run_a), check_run(run_b), pairing)
-    if keep is None:
-        return difference_of(run_a, run_b, options, notes=notes)
-    return difference_of(run_a, run_b, replace(options, cluster="prompt"), *keep, paired=True, notes=notes)
+    one_of("pairing", pairing, PAIRINGS)
+    a, b = Columns.of(run_a), Columns.of(run_b)
+    notes = told_apart({"a": a, "b": b}, options)
+    keep, more = _pairs(a, b, pairing)
+    if keep is not None:
+        options = replace(options, cluster="prompt")
+    samplers = Sampler(a, options.cluster), Sampler(b, options.cluster)
+    return difference_of(*samplers, options, keep or (None, None), paired=keep is not None, notes=notes + more)
 
 
-def _pairs(a: xr.Dataset, b: xr.Dataset, pairing: str):
+def told_apart(runs: dict[str, Columns], options: Options) -> tuple[str, ...]:
+    """Notes on what differs in how runs were made that are going to be compared.
+
+    Raises:
+        InputError: They measure gradients of different quantities, or one lacks the norm.
+    """
+    quantities = {name: run.measured.quantity for name, run in runs.items() if run.measured.quantity}
+    if len(set(quantities.values())) > 1:
+        found = ", ".join(f"{name} that of the {quantity}" for name, quantity in quantities.items())
+        raise InputError(
+            f"The runs measure gradients of different quantities ({found}), whose correlations do not compare; "
+            "measure both with the same quantity."
+        )
+    for name, run in runs.items():
+        if options.norm not in run.run:
+            there = ", ".join(run.norms()) or "none"
+            raise InputError(f"Run {name} has no norm {options.norm!r}; it has {there}.")
+    notes = []
+    for field, shown in TOLD.items():
+        values = {name: getattr(run.measured, field) for name, run in runs.items()}
+        if len({value for value in values.values() if value}) > 1:
+            notes.append(f"{shown} differs: " + ", ".join(f"{name} {value}" for name, value in values.items()))
+    strengths = {name: run.strength(options.selection) for name, run in runs.items()}
+    for part in ("layers", "projections"):
+        sets = {name: getattr(strength, part) for name, strength in strengths.items()}
+        if len(set(sets.values())) > 1:
+            notes.append(f"{part} differ: " + ", ".join(f"{name} {_listed(value)}" for name, value in sets.items()))
+    return tuple(notes)
+
+
+def _listed(values: tuple[int, ...] | tuple[str, ...]) -> str:
+    return " ".join(str(value) for value in values) or "none"
+
+
+def _pairs(a: Columns, b: Columns, pairing: str) -> tuple[tuple[Mask, Mask] | None, tuple[str, ...]]:
     """Masks of the tokens whose prompt both runs have, or None if the runs are to be independent; and notes."""
-    named = all("prompt_id" in run.variables for run in (a, b))
+    named = all(run.prompt_names is not None for run in (a, b))
     if pairing == "paired" and not named:
         raise InputError("Runs can only be paired by prompt_id, which one of them lacks; use pairing='independent'.")
     if pairing == "independent" or not named:
         return None, ()
-    prompts = [column(run, "prompt_id").astype(str) for run in (a, b)]
-    shared = np.intersect1d(prompts[0], prompts[1])
-    n_all = np.union1d(prompts[0], prompts[1]).size
+    shared = np.intersect1d(a.prompt_names, b.prompt_names)
+    n_all = np.union1d(a.prompt_names, b.prompt_names).size
     if pairing == "auto" and shared.size < n_all:
         note = f"{shared.size} of {n_all} prompts are in both runs; pairing='paired' would use only those"
         return None, (note,) if shared.size else ()
     if shared.size == 0:
         raise InputError("The two runs share no prompt, so they cannot be paired; use pairing='independent'.")
-    return [np.isin(p, shared) for p in prompts], ()
+    left = n_all - shared.size
+    note = (f"{left} of {n_all} prompts are in one run only and left out",) if left else ()
+    return (a.of_prompts(shared), b.of_prompts(shared)), note
 
 
 def difference_of(
-    run_a: xr.Dataset,
-    run_b: xr.Dataset,
+    a: Sampler,
+    b: Sampler,
     options: Options,
-    keep_a=None,
-    keep_b=None,
+    keep: tuple[Mask | None, Mask | None] = (None, None),
     *,
     paired: bool = False,
     label: str = "",
     names: tuple[str, str] = ("", ""),
     notes: tuple[str, ...] = (),
 ) -> Difference:
-    """``compare`` from options; paired runs are matched by the names of their clusters (prompts)."""
+    """``compare`` from samplers and options; paired runs are matched by the names of their clusters."""
     parts: list[Correlation] = []
     samples: list[Sample] = []
-    for run, keep, name in ((run_a, keep_a, names[0]), (run_b, keep_b, names[1])):
-        sample, facts = sample_of(run, options, keep)
-        samples.append(sample)
-        parts.append(correlation_result(infer(sample, options.settings), facts, options, name))
-    a, b = samples
+    for sampler, mask, name in zip((a, b), keep, names, strict=True):
+        drawn = sampler.draw(options, mask)
+        samples.append(drawn.sample)
+        found = infer(drawn.sample, options.resampling)
+        parts.append(correlation_result(found, drawn.facts, options, sampler.columns.measured, name))
     if paired and not any(p.reason for p in parts):
-        found, n_clusters = infer_paired(a, b, options, cluster_names(run_a, options), cluster_names(run_b, options))
+        found, n_clusters = infer_paired(*by_name(samples, [a, b])[0], options.resampling)
     else:
-        found, n_clusters = infer_difference(a, b, options.settings), a.shares.size + b.shares.size
-    return _difference(found, parts[0], parts[1], options, paired, n_clusters, label, notes)
-
-
-def cluster_names(run: xr.Dataset, options: Options) -> np.ndarray:
-    """Names of the clusters of a run, in the order of their numbers."""
-    if options.cluster == "prompt":
-        return np.unique(column(run, "prompt_id")).astype(str)
-    if "response" not in run.variables:
-        return np.array(["0"])
-    return np.unique(column(run, "response")).astype(str)
-
-
-def infer_paired(a: Sample, b: Sample, options: Options, names_a, names_b) -> tuple[Inference, int]:
-    """b minus a where clusters of the same name belong together; a cluster that only one has moves only that one."""
-    joint, _ = joint_samples([a, b], [names_a, names_b])
-    first, second = joint
-
-    def statistic(weights):
-        return second.statistic(weights) - first.statistic(weights)
-
-    def difference_of_z(weights):
-        return to_z(second.statistic(weights)) - to_z(first.statistic(weights))
-
-    shares = (first.shares + second.shares) / 2
-    tested = Sample(difference_of_z, shares)
-    return infer(Sample(statistic, shares), options.settings, fisher=False, tested=tested), shares.size
-
-
-def joint_samples(samples: list[Sample], names: list[np.ndarray]) -> tuple[list[Sample], np.ndarray]:
-    """The same samples as functions of the weights of the union of their clusters, matched by name."""
-    own = [n[s.labels] for s, n in zip(samples, names, strict=True)]
-    union = np.unique(np.concatenate(own))
-    return [_spread_over(s, np.searchsorted(union, o), union.size) for s, o in zip(samples, own, strict=True)], union
-
-
-def _spread_over(sample: Sample, places: np.ndarray, n_clusters: int) -> Sample:
-    shares = np.zeros(n_clusters)
-    shares[places] = sample.shares
-    return Sample(lambda weights: sample.statistic(weights[:, places]), shares, reason=sample.reason)
-
-
-def _difference(found: Inference, a: Correlation, b: Correlation, options: Options, paired, n_clusters, label, notes):
+        found = infer_difference(*samples, options.resampling)
+        n_clusters = sum(sample.shares.size for sample in samples)
     return Difference(
-        estimate=found.estimate,
-        low=found.low,
-        high=found.high,
-        p_value=found.p_value,
-        standard_error=found.standard_error,
-        a=a,
-        b=b,
+        a=parts[0],
+        b=parts[1],
         paired=paired,
         n_clusters=n_clusters,
-        method=options.method,
-        unit=options.unit,
-        norm=options.norm,
-        quantity=" / ".join(dict.fromkeys((a.quantity, b.quantity))),
-        given=options.given,
-        interval=found.interval,
-        level=float(options.level),
-        resamples=int(options.resamples),
-        seed=int(options.seed),
-        cluster=options.cluster,
+        quantity=" / ".join(dict.fromkeys(part.quantity for part in parts)),
         label=label,
-        reason=found.reason,
         notes=tuple(notes) + found.notes,
+        **estimate_fields(found, options),
     )
+
+
+def by_name(samples: Sequence[Sample], samplers: Sequence[Sampler]) -> tuple[list[Sample], np.ndarray]:
+    """The samples with labels that are the same wherever clusters have the same name; and the names, ascending."""
+    own = [sampler.clusters.names[sample.labels] for sample, sampler in zip(samples, samplers, strict=True)]
+    names = np.unique(np.concatenate(own))
+    labelled = [replace(s, labels=np.searchsorted(names, o)) for s, o in zip(samples, own, strict=True)]
+    return labelled, names

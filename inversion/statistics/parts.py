@@ -2,18 +2,22 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import xarray as xr
 
 from inversion.errors import InputError
-from inversion.statistics._data import column, reading_order, response_of, strength, tokens_of
-from inversion.statistics._infer import Sample, infer
-from inversion.statistics._options import Options, sample_of
-from inversion.statistics._parts import part_statistics, response_correlations
+from inversion.statistics.core.coefficients import MIN_POINTS
+from inversion.statistics.core.decomposition import mean_statistic, part_statistics, response_correlations
+from inversion.statistics.core.inference import Sample, infer
+from inversion.statistics.core.ranks import Ints, Variable
+from inversion.statistics.core.statistic import undefined
 from inversion.statistics.correlation import correlation_result
-from inversion.statistics.results import Correlation, Result, number, p_text, span
+from inversion.statistics.layout import Columns
+from inversion.statistics.options import Method, Options, Positions, Sites, read_choices, whole
+from inversion.statistics.results import Correlation, Result, both_notes, number, p_text, span
+from inversion.statistics.samples import Drawn, Sampler
 
 
 @dataclass(frozen=True, repr=False)
@@ -42,91 +46,128 @@ class Parts(Result):
         yield "over", f"{total.n_tokens} tokens, {total.n_responses} responses, {total.method} over positions"
         yield "resampling", f"{total.level:.4g} {total.interval}, {total.resamples} resamples, seed {total.seed}"
 
+    def simpson(self) -> tuple[str, ...]:
+        """A note where the parts have opposite signs."""
+        opposite = "within and between responses have opposite signs (Simpson's paradox)"
+        return (opposite,) if self.reversal else ()
+
     def _notes(self) -> tuple[str, ...]:
-        opposite = ("within and between responses have opposite signs (Simpson's paradox)",) if self.reversal else ()
-        reasons = tuple(f"{p.label}: {p.reason}" for p in (self.within, self.between, self.typical) if p.reason)
-        return opposite + reasons + self.notes
+        parts = (self.within, self.between, self.typical)
+        reasons = tuple(f"{part.label}: {part.reason}" for part in parts if part.reason)
+        left_out = both_notes(total=self.total)
+        few = tuple(f"typical: {note}" for note in self.typical.notes if note not in self.total.notes)
+        return self.simpson() + reasons + left_out + few + self.notes
 
 
 def within_between(
-    run: xr.Dataset, norm: str = "nuclear", method: str = "spearman", *, min_tokens=10, **options: Any
+    run: xr.Dataset | Columns,
+    norm: str = "nuclear",
+    method: Method = "spearman",
+    *,
+    min_tokens: int = 10,
+    **options: Unpack[Positions],
 ) -> Parts:
-    """Take the correlation over positions apart; options as for ``correlate``.
+    """Take the correlation over positions apart.
 
-    within: of deviations from the response's mean (does a token with more entropy than its neighbours have less
-    strength?). between: of the response means, weighted by length (do uncertain responses have weak tokens?).
-    typical: the mean over responses of at least ``min_tokens`` tokens of the correlation inside each, every response
-    counting alike, which is what CorR-PO rewards.
+    Args:
+        run: A run or capture.
+        norm: Norm of the strength.
+        method: As for :func:`correlate`.
+        min_tokens: Length of a response from which its own correlation counts.
+        options: As for :func:`correlate`; over positions, so without ``unit`` and ``given``.
+
+    Returns:
+        within: of deviations from the response's mean (does a token with more entropy than its neighbours have less
+        strength?). between: of the response means, weighted by length (do uncertain responses have weak tokens?).
+        typical: the mean over responses of at least ``min_tokens`` tokens of the correlation inside each, every
+        response counting alike, which is what CorR-PO rewards.
+
+    Raises:
+        InputError: The run lacks what is asked for, or an option cannot be used.
     """
-    chosen = positions_only(Options(norm, method, **options))
-    sample, facts = sample_of(run, chosen)
-    total = correlation_result(infer(sample, chosen.settings), facts, chosen, "total")
-    if sample.reason:
-        within, between, typical = (replace(total, label=name) for name in ("within", "between", "typical"))
-        return Parts(total, within, between, typical)
-    x, y, response, cluster = arrays_of(run, chosen)
-    statistics = part_statistics(x, y, response, cluster, method)
-    samples = [replace(sample, statistic=statistic) for statistic in statistics]
-    samples.append(_typical(x, y, response, cluster, method, min_tokens))
-    within, between, typical = (
-        correlation_result(infer(part, chosen.settings), facts, chosen, name)
-        for part, name in zip(samples, ("within", "between", "typical"), strict=True)
+    chosen = read_choices("within_between", options, Positions, norm=norm, method=method)
+    return parts_of(Sampler.of(run, chosen), chosen, min_tokens)
+
+
+def parts_of(sampler: Sampler, options: Options, min_tokens: int = 10) -> Parts:
+    """``within_between`` from a sampler and options."""
+    whole("min_tokens", min_tokens, 1)
+    drawn, made = sampler.draw(options), sampler.columns.measured
+    total = correlation_result(infer(drawn.sample, options.resampling), drawn.facts, options, made, "total")
+    if drawn.sample.reason:
+        return Parts(total, *(replace(total, label=name) for name in ("within", "between", "typical")))
+    x, y, cluster_of = by_response(drawn)
+    statistics = part_statistics(x, y, cluster_of, drawn.points.labels.size, options.method)
+    typical, note = _typical(x, y, cluster_of, options.method, min_tokens)
+    samples = [*(replace(drawn.sample, statistic=statistic) for statistic in statistics), typical]
+    facts = [drawn.facts, drawn.facts, replace(drawn.facts, notes=drawn.facts.notes + note)]
+    return Parts(
+        total,
+        *(
+            correlation_result(infer(sample, options.resampling), fact, options, made, name)
+            for sample, fact, name in zip(samples, facts, ("within", "between", "typical"), strict=True)
+        ),
     )
-    return Parts(total, within, between, typical)
 
 
-def positions_only(options: Options) -> Options:
-    """Raise unless the options ask for a plain correlation over positions."""
-    if options.unit != "position" or options.given:
-        raise InputError("This is defined over positions and without given columns; use unit='position' and given=().")
-    return options
+def by_response(drawn: Drawn) -> tuple[Variable, Variable, Ints]:
+    """Strength and entropy as variables whose clusters are the R responses, and each response's own cluster, (R,)."""
+    names, response = drawn.points.responses
+    cluster_of = np.zeros(names.size, np.intp)
+    cluster_of[response] = drawn.points.cluster
+    x, y = (variable.by(response, names.size) for variable in (drawn.x, drawn.y))
+    return x, y, cluster_of
 
 
-def arrays_of(run: xr.Dataset, options: Options) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Strength, entropy, response and cluster of the tokens that have the first two, each (n,), numbered from 0.
-
-    They come in reading order: response by response, each by position.
-    """
-    tokens = tokens_of(run, options.cluster)
-    x, _, _ = strength(run, options.norm, options.layers, options.projections)
-    rows = reading_order(run, np.isfinite(x) & np.isfinite(tokens.entropy))
-    response, cluster = (np.unique(v[rows], return_inverse=True)[1] for v in (tokens.response, tokens.cluster))
-    return x[rows], tokens.entropy[rows], response.astype(np.intp), cluster.astype(np.intp)
-
-
-def _typical(x, y, response, cluster, method: str, min_tokens: int) -> Sample:
-    values, _ = response_correlations(x, y, response, method, min_tokens)
-    cluster_of = np.zeros(values.size, np.intp)
-    cluster_of[response] = cluster
+def _typical(
+    x: Variable, y: Variable, cluster_of: Ints, method: str, min_tokens: int
+) -> tuple[Sample, tuple[str, ...]]:
+    values, _ = response_correlations(x, y, method, min_tokens)
     good = np.isfinite(values)
     if not good.any():
-        reason = f"no response has {max(min_tokens, 3)} tokens with varying strength and entropy"
-        return Sample(lambda w: np.full(len(w), np.nan), np.ones(1), reason=reason)
-    labels, of = np.unique(cluster_of[good], return_inverse=True)
-    counts, sums = np.bincount(of), np.bincount(of, values[good])
-
-    def mean(weights):
-        drawn = np.einsum("bk,k->b", weights, counts.astype(float))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.einsum("bk,k->b", weights, sums) / drawn
-
-    return Sample(mean, counts / counts.sum(), labels.astype(np.intp))
+        reason = f"no response has {max(min_tokens, MIN_POINTS)} tokens with varying strength and entropy"
+        return Sample(undefined(1), np.ones(1), reason=reason), ()
+    labels, cluster = np.unique(cluster_of[good], return_inverse=True)
+    counts = np.bincount(cluster)
+    statistic = mean_statistic(values[good], cluster, labels.size)
+    left = int(values.size - good.sum())
+    note = f"{left} of {values.size} responses are shorter than {min_tokens} tokens or do not vary"
+    return Sample(statistic, counts / counts.sum(), labels.astype(np.intp)), (note,) if left else ()
 
 
 def per_response(
-    run: xr.Dataset, norm: str = "nuclear", method: str = "spearman", *, min_tokens=10, **options: Any
+    run: xr.Dataset | Columns,
+    norm: str = "nuclear",
+    method: Method = "spearman",
+    *,
+    min_tokens: int = 10,
+    **options: Unpack[Sites],
 ) -> xr.Dataset:
-    """The correlation inside each response: Dataset over response with estimate (NaN if undefined) and n_tokens."""
-    chosen = positions_only(Options(norm, method, **options))
-    x, y, response, _ = arrays_of(run, chosen)
-    if x.size == 0:
+    """The correlation inside each response.
+
+    Args:
+        run: A run or capture.
+        norm: Norm of the strength.
+        method: As for :func:`correlate`.
+        min_tokens: Length of a response from which its correlation is computed.
+        options: ``layers`` and ``projections``, as for :func:`correlate`.
+
+    Returns:
+        A Dataset over response: estimate, NaN where the response is too short or does not vary, and n_tokens. Notes
+        on what was left out are in its attrs.
+
+    Raises:
+        InputError: The run lacks what is asked for, or an option cannot be used.
+    """
+    chosen = read_choices("per_response", options, Sites, norm=norm, method=method)
+    whole("min_tokens", min_tokens, 1)
+    sampler = Sampler.of(run, chosen)
+    drawn = sampler.draw(chosen)
+    if drawn.facts.n_tokens == 0:
         raise InputError(f"No token has both {norm} and entropy_bits; choose another norm or other layers.")
-    values, sizes = response_correlations(x, y, response, method, min_tokens)
-    names = np.unique(column(run, "response")) if "response" in run.variables else np.array([0])
-    all_responses = response_of(run)
-    tokens = tokens_of(run)
-    used = np.isfinite(strength(run, norm, chosen.layers, chosen.projections)[0]) & np.isfinite(tokens.entropy)
-    names = names[np.unique(all_responses[used])]
+    x, y, _ = by_response(drawn)
+    values, sizes = response_correlations(x, y, method, min_tokens)
+    names = sampler.columns.response_names[drawn.points.responses[0]]
     attrs = {"norm": norm, "method": method, "unit": "position", "min_tokens": int(min_tokens)}
-    attrs["quantity"] = str(run.attrs.get("quantity", ""))
+    attrs |= {"quantity": sampler.columns.measured.quantity, "notes": list(drawn.facts.notes)}
     return xr.Dataset({"estimate": ("response", values), "n_tokens": ("response", sizes)}, {"response": names}, attrs)

@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 import xarray as xr
 from scipy import stats
 
 from inversion.errors import InputError
-from inversion.statistics._infer import from_z, to_z
-from inversion.statistics.correlation import correlate
+from inversion.statistics.core.inference import from_z, to_z
+from inversion.statistics.correlation import correlation_of
+from inversion.statistics.layout import Columns
+from inversion.statistics.options import Planned, read_choices
 from inversion.statistics.results import Correlation, Result, measured, number, span
+from inversion.statistics.samples import Sampler
 
 LARGEST = 10**9
 
@@ -45,18 +48,37 @@ class SamplePlan(Result):
 
 
 def plan_sample_size(
-    pilot: xr.Dataset | Correlation, width: float = 0.1, level: float | None = None, **options: Any
+    pilot: xr.Dataset | Columns | Correlation,
+    width: float = 0.1,
+    level: float | None = None,
+    norm: str = "nuclear",
+    **options: Unpack[Planned],
 ) -> SamplePlan:
     """How many responses like the pilot's give an interval for the correlation no wider than ``width``.
 
-    pilot: a run, with options as for ``correlate``, or the Correlation of one. The standard error on Fisher's z scale
-    shrinks with the square root of the number of responses; the range allows for how roughly the pilot knows that
-    error (a chi-square spread with the pilot's degrees of freedom).
+    The standard error on Fisher's z scale shrinks with the square root of the number of responses; the range allows
+    for how roughly the pilot knows that error (a chi-square spread with the pilot's degrees of freedom).
+
+    Args:
+        pilot: A run, or the Correlation of one.
+        width: Width of the interval that is wanted, in units of the correlation.
+        level: Level of that interval; by default the pilot's.
+        norm: Norm of the strength, where the pilot is a run.
+        options: As for :func:`correlate`, where the pilot is a run.
+
+    Returns:
+        The number of responses, with its range.
+
+    Raises:
+        InputError: The width cannot be reached, or an option cannot be used.
     """
-    if not isinstance(pilot, Correlation):
-        if level is not None:
-            options["level"] = level
-        pilot = correlate(pilot, **options)
+    if isinstance(pilot, Correlation):
+        if options:
+            raise InputError(f"a Correlation is made already, so {', '.join(options)} cannot be chosen; leave it out.")
+    else:
+        asked = {} if level is None else {"level": level}
+        chosen = read_choices("plan_sample_size", options, Planned, norm=norm, **asked)
+        pilot = correlation_of(Sampler.of(pilot, chosen), chosen)
     level = pilot.level if level is None else level
     if not 0 < width < 2 or not 0 < level < 1:
         raise InputError("width must lie between 0 and 2 and level between 0 and 1.")

@@ -94,51 +94,129 @@ def _cell(value: Any) -> Any:
     return value
 
 
-@dataclass(frozen=True, repr=False)
-class Correlation(Result):
-    """Correlation of strength and entropy in one run.
-
-    ``estimate``, ``low``, ``high`` lie in -1..1; ``p_value`` tests that the population correlation, with responses
-    drawn at random, is 0. NaN where undefined, with the ``reason``.
-    """
+@dataclass(frozen=True, repr=False, kw_only=True)
+class Estimate(Result):
+    """What every estimate says: its value, how sure it is, and how it was made."""
 
     estimate: float
+    """In -1..1 for a correlation, -2..2 for a difference; NaN where undefined."""
     low: float
+    """Lower limit of the interval."""
     high: float
+    """Upper limit of the interval."""
     p_value: float
+    """Of the hypothesis that the value in the population of responses is 0."""
     standard_error: float
-    n_tokens: int
-    n_points: int
-    n_responses: int
+    """On the scale of the estimate."""
     n_clusters: int
+    """Number of independent units that were resampled."""
     method: str
+    """Which correlation: spearman, pearson or kendall."""
     unit: str
+    """What a point is: position or token_type."""
     norm: str
+    """Norm of the gradient, or logit_space."""
     quantity: str
-    layers: tuple[int, ...]
-    projections: tuple[str, ...]
+    """What the gradient is of: logit, log_prob or entropy."""
     given: tuple[str, ...]
+    """Columns held fixed."""
     interval: str
+    """Kind of interval that was in fact used."""
     level: float
+    """Level of the interval."""
     resamples: int
+    """Number of resamples."""
     seed: int
+    """Their seed."""
     cluster: str
-    model: str = ""
+    """What was resampled: response or prompt."""
     label: str = ""
+    """What it is called among others."""
     reason: str | None = None
+    """Why something is NaN."""
     notes: tuple[str, ...] = ()
+    """What must be known besides: what was left out, and what was not as it was asked for."""
 
-    def _title(self) -> str:
-        of = f"{self.norm} strength and entropy" + (f" given {', '.join(self.given)}" if self.given else "")
-        return f"Correlation of {of}" + (f": {self.label}" if self.label else "")
+    def _of(self) -> str:
+        """What was correlated, for a title."""
+        held = f" given {', '.join(self.given)}" if self.given else ""
+        return f"{self.norm} strength and entropy{held}" + (f": {self.label}" if self.label else "")
 
-    def _rows(self) -> Iterator[tuple[str, str]]:
+    def _head(self, null: str) -> Iterator[tuple[str, str]]:
         yield "estimate", number(self.estimate)
         yield f"{self.level:.4g} interval", f"{span(self.low, self.high)} ({self.interval})"
-        yield "p-value", f"{p_text(self.p_value)} (sign flips of whole {self.cluster}s; null: correlation 0)"
+        yield "p-value", f"{p_text(self.p_value)} (sign flips of whole {self.cluster}s; null: {null})"
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class Correlation(Estimate):
+    """Correlation of strength and entropy in one run."""
+
+    n_tokens: int
+    """Number of tokens used."""
+    n_points: int
+    """Number of points correlated: tokens, or distinct token ids."""
+    n_responses: int
+    """Number of responses they come from."""
+    n_tokens_left_out: int = 0
+    """Number of tokens that lack a number; ``notes`` say which."""
+    n_responses_left_out: int = 0
+    """Number of responses none of whose tokens could be used."""
+    layers: tuple[int, ...]
+    """Layers that the strength is a mean over."""
+    projections: tuple[str, ...]
+    """Projections that it is a mean over."""
+    model: str = ""
+    """The model."""
+
+    def _title(self) -> str:
+        return f"Correlation of {self._of()}"
+
+    def _rows(self) -> Iterator[tuple[str, str]]:
+        yield from self._head("correlation 0")
         yield "from", sizes(self)
         yield "measured", measured(self)
         yield "resampling", f"{self.cluster}s, {self.resamples} resamples, seed {self.seed}"
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class Difference(Estimate):
+    """Correlation of b minus that of a. The null of its p-value: both are equal in the population of responses."""
+
+    a: Correlation
+    """The first run."""
+    b: Correlation
+    """The second run."""
+    paired: bool
+    """Whether responses to the same prompts were resampled together."""
+
+    def _title(self) -> str:
+        return f"Difference of correlations (b - a) of {self._of()}"
+
+    def _rows(self) -> Iterator[tuple[str, str]]:
+        yield from self._head("no difference")
+        for name, part in (("a", self.a), ("b", self.b)):
+            yield name, f"{number(part.estimate)} {span(part.low, part.high)}, {sizes(part)}"
+        both = measured(self.a), measured(self.b)
+        for name, text in zip(
+            ("measured",) if both[0] == both[1] else ("a measured", "b measured"), both, strict=False
+        ):
+            yield name, text
+        how = f"paired by {self.cluster}" if self.paired else "independent runs"
+        yield "resampling", f"{how}, {self.resamples} resamples, seed {self.seed}"
+
+    def _notes(self) -> tuple[str, ...]:
+        return super()._notes() + both_notes(a=self.a, b=self.b)
+
+
+def both_notes(**parts: Correlation) -> tuple[str, ...]:
+    """The notes of several correlations: once where all have them, else with the name of the one that has."""
+    notes = dict.fromkeys(note for part in parts.values() for note in part.notes)
+    found = []
+    for note in notes:
+        having = [name for name, part in parts.items() if note in part.notes]
+        found.append(note if len(having) == len(parts) else f"{', '.join(having)}: {note}")
+    return tuple(found)
 
 
 def span(low: float, high: float, digits: int = 3) -> str:
@@ -146,13 +224,13 @@ def span(low: float, high: float, digits: int = 3) -> str:
     return f"[{number(low, digits)}, {number(high, digits)}]"
 
 
-def sizes(result: Any) -> str:
+def sizes(result: Correlation) -> str:
     """How much data: tokens, points and responses."""
     points = "" if result.n_points == result.n_tokens else f", {result.n_points} token types"
     return f"{result.n_tokens} tokens{points}, {result.n_responses} responses"
 
 
-def measured(result: Any) -> str:
+def measured(result: Correlation) -> str:
     """Which correlation of which strength over which unit."""
     unit = "positions" if result.unit == "position" else "token types"
     parts = [f"{result.method} over {unit}", f"norm {result.norm}"]
@@ -170,45 +248,3 @@ def shorten(numbers: tuple[int, ...]) -> str:
     if len(numbers) > 2 and numbers == tuple(range(numbers[0], numbers[-1] + 1)):
         return f"{numbers[0]}..{numbers[-1]}"
     return " ".join(str(n) for n in numbers)
-
-
-@dataclass(frozen=True, repr=False)
-class Difference(Result):
-    """Correlation of b minus that of a. ``p_value`` tests that the two population correlations are equal."""
-
-    estimate: float
-    low: float
-    high: float
-    p_value: float
-    standard_error: float
-    a: Correlation
-    b: Correlation
-    paired: bool
-    n_clusters: int
-    method: str
-    unit: str
-    norm: str
-    quantity: str
-    given: tuple[str, ...]
-    interval: str
-    level: float
-    resamples: int
-    seed: int
-    cluster: str
-    label: str = ""
-    reason: str | None = None
-    notes: tuple[str, ...] = ()
-
-    def _title(self) -> str:
-        of = f"{self.norm} strength and entropy" + (f" given {', '.join(self.given)}" if self.given else "")
-        return f"Difference of correlations (b - a) of {of}" + (f": {self.label}" if self.label else "")
-
-    def _rows(self) -> Iterator[tuple[str, str]]:
-        yield "estimate", number(self.estimate)
-        yield f"{self.level:.4g} interval", f"{span(self.low, self.high)} ({self.interval})"
-        yield "p-value", f"{p_text(self.p_value)} (sign flips of whole {self.cluster}s; null: no difference)"
-        for name, part in (("a", self.a), ("b", self.b)):
-            yield name, f"{number(part.estimate)} {span(part.low, part.high)}, {sizes(part)}"
-        yield "measured", measured(self.a)
-        how = f"paired by {self.cluster}" if self.paired else "independent runs"
-        yield "resampling", f"{how}, {self.resamples} resamples, seed {self.seed}"

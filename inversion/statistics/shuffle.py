@@ -2,19 +2,20 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, Unpack
 
 import numpy as np
 import xarray as xr
 
-from inversion.errors import InputError
-from inversion.statistics._correlations import standardise, tau
-from inversion.statistics._options import Options, sample_of
-from inversion.statistics._ranks import Floats, Ints, doubled_ranks
-from inversion.statistics.parts import arrays_of, positions_only
+from inversion.statistics.core.moves import KINDS, moved_correlations
+from inversion.statistics.layout import Columns
+from inversion.statistics.options import Method, Moved, Options, one_of, read_choices
+from inversion.statistics.parts import by_response
 from inversion.statistics.results import Result, number, p_text, span
+from inversion.statistics.samples import Sampler
 
-KINDS = ("shift", "permute")
+MOVES = 500
+"""Number of moves by default."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,6 +42,7 @@ class Shuffle(Result):
     resamples: int
     seed: int
     reason: str | None = None
+    notes: tuple[str, ...] = ()
 
     def _title(self) -> str:
         return f"Correlation of {self.norm} strength and entropy against a within-response {self.kind}"
@@ -54,31 +56,46 @@ class Shuffle(Result):
 
 
 def within_response_shuffle(
-    run: xr.Dataset,
+    run: xr.Dataset | Columns,
     norm: str = "nuclear",
-    method: str = "spearman",
+    method: Method = "spearman",
     *,
-    kind: str = "shift",
-    resamples=500,
-    **options: Any,
+    kind: Literal["shift", "permute"] = "shift",
+    resamples: int = MOVES,
+    **options: Unpack[Moved],
 ) -> Shuffle:
-    """Correlate again with the strengths of each response moved about; options as for ``correlate``.
+    """Correlate again with the strengths of each response moved about.
 
-    kind="shift" turns each response's strengths by a random number of positions, which keeps their dependence from
-    token to token; "permute" scatters them, which does not, so that its p-value takes neighbours as independent and is
-    too small wherever they are not. Both keep what each response has as a whole.
+    Args:
+        run: A run or capture.
+        norm: Norm of the strength.
+        method: As for :func:`correlate`.
+        kind: ``"shift"`` turns each response's strengths by a random number of positions, which keeps their dependence
+            from token to token; ``"permute"`` scatters them, which does not, so that its p-value takes neighbours as
+            independent and is too small wherever they are not. Both keep what each response has as a whole.
+        resamples: Number of moves.
+        options: ``layers``, ``projections``, ``level`` and ``seed``, as for :func:`correlate`.
+
+    Returns:
+        The correlation, and what remains of it after the moves.
+
+    Raises:
+        InputError: The run lacks what is asked for, or an option cannot be used.
     """
-    if kind not in KINDS:
-        raise InputError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}.")
-    chosen = positions_only(Options(norm, method, resamples=resamples, **options))
-    sample, facts = sample_of(run, chosen)
-    nan, reason = float("nan"), sample.reason
-    estimate, moved = nan, np.array([nan])
+    chosen = read_choices("within_response_shuffle", options, Moved, norm=norm, method=method, resamples=resamples)
+    return shuffle_of(Sampler.of(run, chosen), chosen, kind)
+
+
+def shuffle_of(sampler: Sampler, options: Options, kind: str = "shift") -> Shuffle:
+    """``within_response_shuffle`` from a sampler and options."""
+    one_of("kind", kind, KINDS)
+    drawn = sampler.draw(options)
+    reason = drawn.sample.reason
+    estimate, moved = float("nan"), np.array([np.nan])
     if reason is None:
-        x, y, response, _ = arrays_of(run, chosen)
-        estimate, moved = _moved(x, y, response, method, kind, chosen)
-    tails = [0.5 - chosen.level / 2, 0.5 + chosen.level / 2]
-    low, high = (float(v) for v in np.quantile(moved, tails))
+        x, y, _ = by_response(drawn)
+        estimate, moved = moved_correlations(x, y, options.method, kind, int(options.resamples), int(options.seed))
+    low, high = (float(v) for v in np.quantile(moved, [0.5 - options.level / 2, 0.5 + options.level / 2]))
     expected = float(moved.mean())
     far = np.abs(moved - expected) >= abs(estimate - expected) - 1e-12
     return Shuffle(
@@ -86,41 +103,17 @@ def within_response_shuffle(
         expected=expected,
         low=low,
         high=high,
-        p_value=float((1 + far.sum()) / (1 + far.size)) if reason is None else nan,
-        n_tokens=facts.n_tokens,
-        n_responses=facts.n_responses,
+        p_value=float((1 + far.sum()) / (1 + far.size)) if reason is None else float("nan"),
+        n_tokens=drawn.facts.n_tokens,
+        n_responses=drawn.facts.n_responses,
         kind=kind,
-        norm=norm,
-        method=method,
+        norm=options.norm,
+        method=options.method,
         unit="position",
-        quantity=facts.quantity,
-        level=float(chosen.level),
-        resamples=int(chosen.resamples),
-        seed=int(chosen.seed),
+        quantity=sampler.columns.measured.quantity,
+        level=float(options.level),
+        resamples=int(options.resamples),
+        seed=int(options.seed),
         reason=reason,
+        notes=drawn.facts.notes,
     )
-
-
-def _moved(x: Floats, y: Floats, response: Ints, method: str, kind: str, options: Options):
-    """The correlation as it is, and after each move, (resamples,). Tokens are sorted by response."""
-    rng = np.random.default_rng(options.seed)
-    if method == "spearman":
-        x, y = doubled_ranks(x).astype(float), doubled_ranks(y).astype(float)
-    if method != "kendall":
-        x, y = standardise(x), standardise(y)
-
-    def correlate(a: Floats) -> float:
-        return tau(a, y) if method == "kendall" else float((a * y).mean())
-
-    starts = np.flatnonzero(np.diff(response, prepend=-1))
-    sizes = np.diff(np.append(starts, x.size))
-    offset = np.arange(x.size) - np.repeat(starts, sizes)
-    moved = np.empty(options.resamples)
-    for b in range(options.resamples):
-        if kind == "shift":
-            turn = np.repeat(rng.integers(0, sizes), sizes)
-            source = np.repeat(starts, sizes) + (offset + turn) % np.repeat(sizes, sizes)
-        else:
-            source = np.lexsort((rng.random(x.size), response))
-        moved[b] = correlate(x[source])
-    return correlate(x), moved

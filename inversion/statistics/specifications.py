@@ -1,18 +1,21 @@
 """The correlation under every reasonable choice at once."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import xarray as xr
 
 from inversion.errors import InputError
-from inversion.statistics._data import check_run, has_grid, layer_labels, strength_grid, strength_norms
-from inversion.statistics._options import METHODS, UNITS, Options
+from inversion.statistics.core.coefficients import COEFFICIENTS
 from inversion.statistics.correlation import correlation_of
+from inversion.statistics.layout import Columns
+from inversion.statistics.options import UNITS, Options, Specified, read_choices
 from inversion.statistics.results import Correlation, Result, number, span
+from inversion.statistics.samples import Sampler
+from inversion.statistics.strengths import has_grid, layer_labels, strength_grid
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +50,7 @@ class SpecificationCurve(Result):
         return float(np.mean(clear)) if clear else float("nan")
 
     def to_pandas(self) -> "pd.DataFrame":
-        """One row a specification."""
+        """One row per specification."""
         import pandas as pd
 
         return pd.concat([c.to_pandas() for c in self.correlations], ignore_index=True)
@@ -71,55 +74,85 @@ class SpecificationCurve(Result):
 
 
 def specification_curve(
-    runs: xr.Dataset | Sequence[xr.Dataset] | Mapping[str, xr.Dataset],
+    runs: xr.Dataset | Columns | Sequence[xr.Dataset | Columns] | Mapping[str, xr.Dataset | Columns],
     norms: Sequence[str] | None = None,
     units: Sequence[str] | None = None,
-    methods: Sequence[str] = tuple(METHODS),
+    methods: Sequence[str] = tuple(COEFFICIENTS),
     layer_ranges: Mapping[str, Layers] | None = None,
-    **options: Any,
+    **options: Unpack[Specified],
 ) -> SpecificationCurve:
     """Correlate under every combination of norm, unit, method, layer range and run.
 
-    runs: one run, or several that measure different quantities of the same responses (a mapping's keys rename the
-    quantities). norms: by default all that are over layers (not logit_space, which is a control). units: by default
-    both, or position alone where there are no token ids. layer_ranges: name to layers; by default all, first, middle
-    and last third, and the last layer. Other options as for ``correlate``.
+    Args:
+        runs: One run, or several that measure different quantities of the same responses; a mapping's keys rename the
+            quantities.
+        norms: By default all that are over layers (not logit_space, which is a control).
+        units: By default both, or position alone where there are no token ids.
+        methods: Which correlations.
+        layer_ranges: Name to layers; by default all, the first, middle and last third, and the last layer.
+        options: As for :func:`correlate`.
+
+    Returns:
+        All correlations, sorted.
+
+    Raises:
+        InputError: A run lacks what is asked for, or an option cannot be used.
     """
-    named = _named(runs)
-    found = []
-    for quantity, run in named:
-        chosen_norms = norms or [n for n in strength_norms(run) if has_grid(run, n)]
+    shared = read_choices("specification_curve", options, Specified)
+    samplers = {name: Sampler.of(run, shared) for name, run in _named(runs).items()}
+    return specification_curve_of(samplers, shared, norms, units, methods, layer_ranges)
+
+
+def specification_curve_of(
+    samplers: Mapping[str, Sampler],
+    options: Options,
+    norms: Sequence[str] | None = None,
+    units: Sequence[str] | None = None,
+    methods: Sequence[str] = tuple(COEFFICIENTS),
+    layer_ranges: Mapping[str, Layers] | None = None,
+) -> SpecificationCurve:
+    """``specification_curve`` from samplers, one for each quantity, and options."""
+    found: list[Correlation] = []
+    for quantity, sampler in samplers.items():
+        columns = sampler.columns
+        chosen_norms = norms or [n for n in columns.norms() if has_grid(columns.run, n)]
         if not chosen_norms:
             raise InputError("The run has no norm over layers; name the norms to use.")
-        chosen_units = units or (UNITS if "token_id" in run.variables else UNITS[:1])
+        chosen_units = units or (UNITS if columns.token_id is not None else UNITS[:1])
         for norm in chosen_norms:
-            ranges = (layer_ranges or default_ranges(run, norm)) if has_grid(run, norm) else {"": None}
-            for (name, layers), unit, method in product(ranges.items(), chosen_units, methods):
-                chosen = Options(norm, method, unit, layers, **options)
-                found.append(_one(run, chosen, name, quantity))
-    shared = Options(**options)
+            grid = has_grid(columns.run, norm)
+            ranges = (layer_ranges or default_ranges(columns, norm)) if grid else {"": None}
+            rows = {name: replace(options, norm=norm, layers=layers) for name, layers in ranges.items()}
+            columns.strengths([row.selection for row in rows.values()])  # in one pass over the tokens
+            for (name, row), unit, method in product(rows.items(), chosen_units, methods):
+                label = f"layers {name}" if name else ""
+                one = correlation_of(sampler, replace(row, unit=unit, method=method), label=label)
+                found.append(replace(one, quantity=quantity or one.quantity))
     order = sorted(found, key=lambda c: (np.isnan(c.estimate), c.estimate))
-    return SpecificationCurve(tuple(order), float(shared.level), int(shared.resamples), int(shared.seed))
+    notes = dict.fromkeys(note for c in order for note in c.notes)
+    level, resamples, seed = float(options.level), int(options.resamples), int(options.seed)
+    return SpecificationCurve(tuple(order), level, resamples, seed, tuple(notes))
 
 
-def _named(runs) -> list[tuple[str | None, xr.Dataset]]:
-    if isinstance(runs, xr.Dataset):
-        return [(None, check_run(runs))]
-    pairs = list(runs.items()) if isinstance(runs, Mapping) else [(None, run) for run in runs]
-    if not pairs:
+def _named(
+    runs: xr.Dataset | Columns | Sequence[xr.Dataset | Columns] | Mapping[str, xr.Dataset | Columns],
+) -> dict[str, xr.Dataset | Columns]:
+    if isinstance(runs, xr.Dataset | Columns):
+        return {"": runs}
+    if isinstance(runs, Mapping):
+        named = dict(runs)
+    else:
+        named = {}
+        for i, run in enumerate(runs):
+            named[Columns.of(run).measured.quantity or f"run {i}"] = run
+    if not named:
         raise InputError("specification_curve needs at least one run; pass a run or a list of them.")
-    return [(name, check_run(run)) for name, run in pairs]
+    return named
 
 
-def _one(run: xr.Dataset, options: Options, name: str, quantity: str | None) -> Correlation:
-    if quantity is not None:
-        run = run.assign_attrs(quantity=quantity)
-    return correlation_of(run, options, label=f"layers {name}" if name else "")
-
-
-def default_ranges(run: xr.Dataset, norm: str) -> dict[str, Layers]:
+def default_ranges(columns: Columns, norm: str) -> dict[str, Layers]:
     """All layers, each third of them (from three layers on) and the last one (from two on)."""
-    labels = layer_labels(strength_grid(run, norm))
+    labels = layer_labels(strength_grid(columns.run, norm))
     ranges: dict[str, Layers] = {"all": None}
     if len(labels) >= 3:
         thirds = np.array_split(np.array(labels), 3)

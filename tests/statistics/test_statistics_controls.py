@@ -13,9 +13,10 @@ from inversion.statistics import (
     within_between,
     within_response_shuffle,
 )
-from inversion.statistics._parts import part_statistics
+from inversion.statistics.core.decomposition import part_statistics
+from inversion.statistics.core.ranks import Variable
 from inversion.statistics.planning import interval_width
-from inversion.statistics.segments import split_thinking
+from inversion.statistics.segmentation import split_thinking
 
 RUN = make_run()
 S = RUN.nuclear.mean(("layer", "projection")).values
@@ -52,8 +53,9 @@ def test_parts_at_weights_are_parts_of_the_repeated_responses(method):
     rows = np.concatenate([np.flatnonzero(r == RESPONSE) for r, w in enumerate(weights[0]) for _ in range(int(w))])
     copies = [(r, i) for r, w in enumerate(weights[0]) for i in range(int(w))]
     names = np.repeat(np.arange(len(copies)), [np.sum(r == RESPONSE) for r, _ in copies])
-    weighted = part_statistics(S, H, RESPONSE, RESPONSE, method)
-    repeated = part_statistics(S[rows], H[rows], names, names, method)
+    weighted = part_statistics(*(Variable(v, RESPONSE, 20) for v in (S, H)), np.arange(20), 20, method)
+    k = names.max() + 1
+    repeated = part_statistics(*(Variable(v[rows], names, k) for v in (S, H)), np.arange(k), k, method)
     assert weighted[0](weights)[0] == pytest.approx(repeated[0](np.ones((1, names.max() + 1)))[0], abs=1e-10)
     if method != "kendall":  # a response and its copy are no pair of different responses
         assert weighted[1](weights)[0] == pytest.approx(repeated[1](np.ones((1, names.max() + 1)))[0], abs=1e-10)
@@ -62,7 +64,7 @@ def test_parts_at_weights_are_parts_of_the_repeated_responses(method):
 def test_grouped_parts_of_a_large_run_are_close_to_the_exact_ones(monkeypatch):
     run = make_run(k=30, mean=40)
     exact = within_between(run, resamples=200)
-    monkeypatch.setattr("inversion.statistics._correlations.EXACT_TOKENS", 100)
+    monkeypatch.setattr("inversion.statistics.core.coefficients.EXACT_TOKENS", 100)
     grouped = within_between(run, resamples=200)
     for name in ("within", "between"):
         a, b = getattr(exact, name), getattr(grouped, name)
@@ -93,7 +95,7 @@ def test_typical_is_the_mean_over_long_enough_responses():
 
 
 def test_parts_need_positions():
-    with pytest.raises(InputError, match="over positions"):
+    with pytest.raises(InputError, match="within_between does not use unit"):
         within_between(RUN, unit="token_type")
 
 

@@ -6,7 +6,7 @@ from statistics_samples import make_run
 import inversion
 from inversion import InputError
 from inversion.statistics import specification_curve
-from inversion.statistics.maps import benjamini_hochberg
+from inversion.statistics.core.adjust import q_values
 
 RUN = make_run(layers=3, projections="qkvo", rho=-0.3)
 
@@ -30,7 +30,7 @@ def test_q_values_are_benjamini_hochberg():
 
 def test_q_values_leave_nan_out():
     p = np.array([0.01, np.nan, 0.04, 0.03])
-    q = benjamini_hochberg(p)
+    q = q_values(p)
     assert np.isnan(q[1])
     np.testing.assert_allclose(q[[0, 2, 3]], stats.false_discovery_control(p[[0, 2, 3]]))
 

@@ -70,9 +70,9 @@ def test_correlations_inside_responses_do_not_depend_on_the_order_of_rows():
 
 
 def smooth(rng, lengths):
-    """A slow series in each response, (n,): neighbours are alike, so their order matters."""
-    walks = [np.cumsum(rng.normal(size=m)) for m in lengths]
-    return np.concatenate([w - w.mean() for w in walks])
+    """A slow series in each response, (n,): neighbours are alike, first and last included, so their order matters."""
+    noise = [rng.normal(size=m) for m in lengths]
+    return np.concatenate([sum(np.roll(one, shift) for shift in range(8)) for one in noise])
 
 
 def test_a_shift_keeps_its_level_when_rows_are_permuted_and_a_value_is_missing():

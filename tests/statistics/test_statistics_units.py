@@ -5,10 +5,11 @@ from scipy import stats
 from statistics_samples import arrays, make_run
 
 import inversion
-from inversion.statistics import _correlations as core
 from inversion.statistics import partial
-from inversion.statistics._partial import partial_statistic
-from inversion.statistics._types import type_statistic
+from inversion.statistics.core import coefficients as core
+from inversion.statistics.core.partial import partial_statistic
+from inversion.statistics.core.ranks import Variable
+from inversion.statistics.core.token_types import type_statistic
 
 SCIPY = {"pearson": stats.pearsonr, "spearman": stats.spearmanr, "kendall": stats.kendalltau}
 
@@ -20,7 +21,7 @@ def test_token_types_are_averaged_again_with_the_multiplicities(method):
     types = rng.integers(0, 25, 120)
     types[:25] = np.arange(25)
     weights = rng.multinomial(6, np.ones(6) / 6, size=10).astype(float)
-    found = type_statistic(x, y, types, cluster, 6, method)(weights)
+    found = type_statistic(Variable(x, cluster, 6), Variable(y, cluster, 6), types, method)(weights)
     for value, row in zip(found, weights, strict=True):
         times = row[cluster].astype(int)
         frame = pd.DataFrame({"t": types, "x": x, "y": y}).loc[np.repeat(np.arange(120), times)]
@@ -59,7 +60,8 @@ def test_partial_spearman_equals_residuals_of_ranks_and_kendall_the_textbook_for
     one = np.ones((1, 6))
 
     def value(make):
-        return partial_statistic(x, y, [z], lambda a, b: make(a, b, cluster, 6))(one)[0]
+        columns = [Variable(v, cluster, 6) for v in (x, y, z)]
+        return partial_statistic(3, lambda i, j: make(columns[i], columns[j]))(one)[0]
 
     ranks = [stats.rankdata(v) for v in (x, y, z)]
     design = np.column_stack([np.ones(x.size), ranks[2]])

@@ -1,86 +1,106 @@
-"""Correlations as functions of response weights.
-
-Every statistic here is built once from (n,) tokens and then called with (B, K) weights, one row a resample, and
-returns (B,) values: the correlation of the sample in which every token of response k is repeated weights[b, k] times.
-Equal weights give the estimate, leaving one response out gives the jackknife, multinomial counts give the bootstrap.
+"""Correlations as functions of the weights of clusters.
 
 Matrix products below are between whole (or half) numbers small enough to be exact in float64, so that the number of
 BLAS threads cannot change the last bit; sums of other floats avoid BLAS.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from scipy.stats import kendalltau
 
-from inversion.statistics._ranks import Floats, Ints, Margin, margin, merge_groups, relative_midranks
-
-Statistic = Callable[[Floats], Floats]
+from inversion.statistics.core.ranks import (
+    Floats,
+    Ints,
+    Margin,
+    Variable,
+    doubled_ranks,
+    merge_groups,
+    relative_midranks,
+)
+from inversion.statistics.core.statistic import AtOnce, Statistic, in_chunks
 
 EXACT_TOKENS = 2048  # up to here every resample is ranked token by token
 RANK_GROUPS = 256  # above it, ranks move in this many groups: relative error of a deviation about 1/256**2
 PAIR_GROUPS = 128  # groups for Kendall's tau, whose tables grow with their square
 CROSS_GROUPS = 32  # for the product of two rank shifts, already of second order
-CHUNK = 4_000_000  # array elements worked on at once: bounds the memory
 
+MIN_POINTS = 3  # fewer points have no correlation worth the name
 TINY = 1e-12  # a variance below this share of the whole sample's counts as none
 
 
-def pearson(x: Floats, y: Floats, cluster: Ints, n_clusters: int) -> Statistic:
-    """Pearson's correlation as a function of cluster weights. x, y, cluster: (n,). Range -1..1, no unit.
+def pearson(x: Variable, y: Variable) -> Statistic:
+    """Pearson's correlation. Range -1..1, no unit.
 
     Exact: sums and products are collected per cluster, a resample is a weighted sum of K rows.
     """
-    x, y = standardise(x), standardise(y)
-    columns = (np.ones_like(x), x, y, x * x, y * y, x * y)
-    sums = np.stack([np.bincount(cluster, c, n_clusters) for c in columns], axis=1)  # (K, 6)
+    a, b = standardise(x.values), standardise(y.values)
+    columns = (np.ones_like(a), a, b, a * a, b * b, a * b)
+    sums = np.stack([np.bincount(x.cluster, c, x.n_clusters) for c in columns], axis=1)  # (K, 6)
 
     def at(weights: Floats) -> Floats:
         n, sx, sy, sxx, syy, sxy = np.einsum("bk,kp->pb", weights, sums)
         with np.errstate(invalid="ignore", divide="ignore"):
             return ratio(sxy - sx * sy / n, sxx - sx * sx / n, syy - sy * sy / n, n)
 
-    return at
+    return Statistic(at, x.n_clusters)
 
 
-def spearman(x: Floats, y: Floats, cluster: Ints, n_clusters: int, exact: bool | None = None) -> Statistic:
-    """Spearman's correlation, re-ranked at every row of weights. x, y, cluster: (n,). Range -1..1, no unit.
+def spearman(x: Variable, y: Variable, exact: bool | None = None) -> Statistic:
+    """Spearman's correlation, ranked again at every row of weights. Range -1..1, no unit.
 
     Average ranks for ties. Up to ``EXACT_TOKENS`` tokens (or with ``exact=True``) each row equals
     ``scipy.stats.spearmanr`` of the repeated sample. Above, the estimate is exact and its change under the weights is
     computed from grouped ranks (see ``_grouped_spearman``).
     """
-    if exact or (exact is None and x.size <= EXACT_TOKENS):
-        return _exact_spearman(x, y, cluster, n_clusters)
-    grouped = _grouped_spearman(x, y, cluster, n_clusters)
-    one = np.ones((1, n_clusters))
-    correction = _exact_spearman(x, y, cluster * 0, 1)(np.ones((1, 1))) - grouped(one)
-    return lambda weights: np.clip(grouped(weights) + correction, -1.0, 1.0)
+    if exact or (exact is None and x.values.size <= EXACT_TOKENS):
+        return Statistic(_exact_spearman(x, y), x.n_clusters)
+    grouped = _grouped_spearman(x, y)
+    correction = rank_correlation(x, y) - grouped(np.ones((1, x.n_clusters)))
+    return Statistic(lambda weights: np.clip(grouped(weights) + correction, -1.0, 1.0), x.n_clusters)
 
 
-def _exact_spearman(x: Floats, y: Floats, cluster: Ints, n_clusters: int) -> Statistic:
-    mx, my = margin(x, cluster, n_clusters), margin(y, cluster, n_clusters)
+def rank_correlation(x: Variable, y: Variable) -> float:
+    """Spearman's correlation of the tokens as they are, exact for any number of them. Range -1..1."""
+    return _product_moment(*(v.doubled_ranks - (v.values.size + 1.0) for v in (x, y)))  # whole numbers around 0
+
+
+def correlation(x: Floats, y: Floats, method: str) -> float:
+    """The correlation of two (n,) columns as they are; NaN where one is constant. Range -1..1."""
+    if method == "kendall":
+        return tau(x, y)
+    if method == "spearman":
+        x, y = (doubled_ranks(v) - (v.size + 1.0) for v in (x, y))
+    return _product_moment(standardise(x), standardise(y))
+
+
+def _product_moment(x: Floats, y: Floats) -> float:
+    """Pearson's correlation of two centred columns."""
+    product, spread_x, spread_y = ((a * b).sum() for a, b in ((x, y), (x, x), (y, y)))
+    return float(ratio(product, spread_x, spread_y, np.asarray(float(x.size))))
+
+
+def _exact_spearman(x: Variable, y: Variable) -> AtOnce:
+    mx, my = x.margin(), y.margin()
 
     def rows(weights: Floats) -> Floats:
         mass_x, mass_y = weights @ mx.table, weights @ my.table  # (b, M) exact
         rx, ry = relative_midranks(mass_x), relative_midranks(mass_y)
-        product = (weights[:, cluster] * rx[:, mx.ids] * ry[:, my.ids]).sum(axis=1)
+        product = (weights[:, x.cluster] * rx[:, mx.ids] * ry[:, my.ids]).sum(axis=1)
         return ratio(product, _spread(mass_x, rx), _spread(mass_y, ry), mass_x.sum(axis=1))
 
-    return lambda weights: in_chunks(rows, weights, x.size)
+    return lambda weights: in_chunks(rows, weights, x.values.size)
 
 
-def _grouped_spearman(x: Floats, y: Floats, cluster: Ints, n_clusters: int) -> Statistic:
+def _grouped_spearman(x: Variable, y: Variable) -> AtOnce:
     """Spearman with values tied within ``RANK_GROUPS`` groups, at a cost per row that does not depend on n.
 
     Relative ranks are the ranks at equal weights plus a shift, rx = fx + u and ry = fy + v, where u and v depend on
     the group and the row only. So sum w rx ry = sum w fx fy + sum w u fy + sum w fx v + sum w u v: the first three are
     products of the weights with tables made once, and exact; the last, of second order, uses fewer groups.
     """
-    mx = margin(x, cluster, n_clusters, RANK_GROUPS)
-    my = margin(y, cluster, n_clusters, RANK_GROUPS)
-    n = x.size
+    mx, my = x.margin(RANK_GROUPS), y.margin(RANK_GROUPS)
+    n, cluster, n_clusters = x.values.size, x.cluster, x.n_clusters
     fx, fy = np.rint(2 * n * mx.base), np.rint(2 * n * my.base)  # whole numbers: 2n times the relative rank
     x_of_token, y_of_token = fx[mx.ids], fy[my.ids]
     base = np.bincount(cluster, x_of_token * y_of_token, n_clusters)  # (K,)
@@ -120,19 +140,19 @@ class _CrossTerm:
         return ((joint * v[:, None, :]).sum(axis=2) * u).sum(axis=1)
 
 
-def kendall(x: Floats, y: Floats, cluster: Ints, n_clusters: int) -> Statistic:
-    """Kendall's tau-b as a function of cluster weights. x, y, cluster: (n,). Range -1..1, no unit.
+def kendall(x: Variable, y: Variable) -> Statistic:
+    """Kendall's tau-b. Range -1..1, no unit.
 
     Tau is a ratio of sums over pairs of tokens, so K x K sums over pairs of clusters hold all that resampling needs:
     a token and its own copy are a tie. Up to ``EXACT_TOKENS`` tokens each row equals ``scipy.stats.kendalltau`` of the
     repeated sample. Above, the estimate is scipy's O(n log n) one and its change under the weights comes from grouped
     values.
     """
-    grouped = _tau_from(*pair_tables(x, y, cluster, n_clusters))
-    if x.size <= EXACT_TOKENS:
-        return grouped
-    correction = tau(x, y) - grouped(np.ones((1, n_clusters)))
-    return lambda weights: np.clip(grouped(weights) + correction, -1.0, 1.0)
+    grouped = _tau_from(*pair_tables(x, y))
+    if x.values.size <= EXACT_TOKENS:
+        return Statistic(grouped, x.n_clusters)
+    correction = tau(x.values, y.values) - grouped(np.ones((1, x.n_clusters)))
+    return Statistic(lambda weights: np.clip(grouped(weights) + correction, -1.0, 1.0), x.n_clusters)
 
 
 def tau(x: Floats, y: Floats) -> float:
@@ -141,7 +161,7 @@ def tau(x: Floats, y: Floats) -> float:
     return float(result.statistic)
 
 
-def _tau_from(concordance: Floats, untied_x: Floats, untied_y: Floats) -> Statistic:
+def _tau_from(concordance: Floats, untied_x: Floats, untied_y: Floats) -> AtOnce:
     def at(weights: Floats) -> Floats:
         score, in_x, in_y = (((weights @ t) * weights).sum(axis=1) for t in (concordance, untied_x, untied_y))
         return ratio(score, in_x, in_y, np.sqrt(in_x.clip(1) * in_y.clip(1)))
@@ -149,25 +169,24 @@ def _tau_from(concordance: Floats, untied_x: Floats, untied_y: Floats) -> Statis
     return at
 
 
-def pair_tables(x: Floats, y: Floats, cluster: Ints, n_clusters: int) -> tuple[Floats, Floats, Floats]:
+def pair_tables(x: Variable, y: Variable) -> tuple[Floats, Floats, Floats]:
     """Sums over pairs of tokens by their two clusters, each (K, K): sign product, untied in x, untied in y.
 
     Above ``EXACT_TOKENS`` tokens, of values in ``PAIR_GROUPS`` groups.
     """
-    if x.size > EXACT_TOKENS:
-        mx, my = (margin(v, cluster, n_clusters, PAIR_GROUPS) for v in (x, y))
-        return _grouped_pair_tables(mx, my, cluster, n_clusters)
-    one_hot = np.zeros((x.size, n_clusters))
-    one_hot[np.arange(x.size), cluster] = 1.0
-    sx = np.sign(x[:, None] - x[None, :])
-    sy = np.sign(y[:, None] - y[None, :])
+    n = x.values.size
+    if n > EXACT_TOKENS:
+        return _grouped_pair_tables(x.margin(PAIR_GROUPS), y.margin(PAIR_GROUPS), x.cluster, x.n_clusters)
+    one_hot = np.zeros((n, x.n_clusters))
+    one_hot[np.arange(n), x.cluster] = 1.0
+    sx, sy = (np.sign(v.values[:, None] - v.values[None, :]) for v in (x, y))
     score, in_x, in_y = (one_hot.T @ (t @ one_hot) for t in (sx * sy, np.abs(sx), np.abs(sy)))
     return score, in_x, in_y
 
 
 def _grouped_pair_tables(mx: Margin, my: Margin, cluster: Ints, n_clusters: int) -> tuple[Floats, Floats, Floats]:
     shape = (mx.mass.size, my.mass.size)
-    cell = mx.ids * shape[1] + my.ids
+    cell = mx.ids.astype(np.intp) * shape[1] + my.ids
     order = np.argsort(cluster, kind="stable")
     parts = np.split(cell[order], np.cumsum(np.bincount(cluster, minlength=n_clusters))[:-1])
     concordance = np.empty((n_clusters, n_clusters))
@@ -194,12 +213,6 @@ def ratio(product: Floats, spread_x: Floats, spread_y: Floats, scale: Floats) ->
     return np.where(flat, np.nan, np.clip(value, -1.0, 1.0))
 
 
-def in_chunks(rows: Statistic, weights: Floats, width: int) -> Floats:
-    """Apply ``rows`` to blocks of rows so that at most ``CHUNK`` elements (rows times ``width``) are held at once."""
-    step = max(1, CHUNK // max(width, 1))
-    return np.concatenate([rows(weights[i : i + step]) for i in range(0, len(weights), step)])
-
-
 def standardise(values: Floats) -> Floats:
     """Values minus their mean, over their standard deviation (a constant stays 0), so that sums keep their digits."""
     centred = values - values.mean()
@@ -218,3 +231,7 @@ def _sums(values: Floats, cluster: Ints, ids: Ints, shape: tuple[int, ...]) -> F
     """Sum (n,) values by cluster and group: a table of ``shape`` (K, M)."""
     flat: Floats = np.bincount(cluster * shape[1] + ids, values, shape[0] * shape[1]).astype(np.float64)
     return flat.reshape(shape)
+
+
+COEFFICIENTS = {"spearman": spearman, "pearson": pearson, "kendall": kendall}
+"""Name of a correlation -> what makes it of two variables."""

@@ -9,14 +9,16 @@ and its negative are about equally likely, so flipping the signs of whole respon
 strays by chance. The interval is every value that this test does not reject.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from inversion.statistics._correlations import Statistic
-from inversion.statistics._ranks import Floats, Ints
+from inversion.statistics.core.ranks import Floats, Ints
+from inversion.statistics.core.statistic import Statistic
 
 NAN = float("nan")
 ALMOST_ONE = 1 - 1e-12
@@ -33,23 +35,9 @@ class Sample:
     labels: Ints = field(default_factory=lambda: np.empty(0, np.intp))  # (K,) which cluster of the run each is
     reason: str | None = None  # why the statistic is undefined, if it is
 
-    @cached_property
-    def estimate(self) -> float:
-        """The value at equal weights."""
-        return float(self.statistic(np.ones((1, self.shares.size)))[0])
-
-    @cached_property
-    def without(self) -> Floats:
-        """The value without each cluster, (K,)."""
-        k = self.shares.size
-        if k < 2:
-            return np.full(k, NAN)
-        blocks = np.array_split(np.arange(k), -(-k // 500))  # a full K x K matrix would grow too large
-        return np.concatenate([self.statistic(1.0 - (rows[:, None] == np.arange(k))) for rows in blocks])
-
 
 @dataclass(frozen=True)
-class Settings:
+class Resampling:
     """How to infer."""
 
     interval: str = "signflip"
@@ -102,35 +90,43 @@ def bootstrap_weights(n_clusters: int, resamples: int, seed: int | tuple[int, ..
     return rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=resamples).astype(float)
 
 
-def sign_flips(n_clusters: int, resamples: int, seed: int | tuple[int, ...]) -> Floats:
+@lru_cache(maxsize=2)
+def sign_flips(n_clusters: int, resamples: int, seed: int) -> Floats:
     """Rows of +-1, (F, K): all 2**K if that is no more than ``resamples``, else a row of +1 and random rows."""
     if n_clusters < 40 and 2**n_clusters <= resamples:
         bits = np.arange(2**n_clusters)[:, None] >> np.arange(n_clusters)[None, :]
-        return (1 - 2 * (bits & 1)).astype(np.float64)
-    rng = np.random.default_rng(seed)
-    random = (1 - 2 * rng.integers(0, 2, size=(resamples, n_clusters), dtype=np.int8)).astype(np.float64)
-    return np.concatenate([np.ones((1, n_clusters)), random])
+        flips = (1 - 2 * (bits & 1)).astype(np.float64)
+    else:
+        random = np.random.default_rng(seed).integers(0, 2, size=(resamples, n_clusters), dtype=np.int8)
+        flips = np.concatenate([np.ones((1, n_clusters)), (1 - 2 * random).astype(np.float64)])
+    flips.setflags(write=False)  # it is kept for the next statistic of the same clusters
+    return flips
 
 
 def leave_one_out(sample: Sample, fisher: bool = True) -> LeaveOneOut:
-    """Evaluate a sample at equal weights and without each cluster, on Fisher's z scale or as it is.
-
-    The amount of cluster k with share s of the tokens is (estimate - estimate without k) * sqrt(1 - s): without the
-    factor it would overstate, with 1 - s understate, the spread of long responses (the CR3, CR1 and CR2 corrections
-    of cluster-robust errors).
-    """
+    """Evaluate a sample at equal weights and without each cluster, on Fisher's z scale or as it is."""
     scale = to_z if fisher else np.asarray
     k = sample.shares.size
-    estimate = float(scale(sample.estimate))
-    away = estimate - scale(sample.without)
-    amounts = away * np.sqrt(1.0 - sample.shares)
-    amounts = amounts - sample.shares * amounts.sum()
+    estimate = float(scale(sample.statistic.estimate))
+    away = estimate - scale(sample.statistic.without)
+    amounts = leave_one_out_amounts(away, sample.shares)
     centred = away - away.mean()
     squares = float((centred**2).sum())
     error = float(np.sqrt((k - 1) / k * squares))
     df = max(1.0 / float((sample.shares**2).sum()) - 1.0, 1.0)
     acceleration = float((centred**3).sum()) / (6 * squares**1.5) if squares > 0 else 0.0
     return LeaveOneOut(estimate, amounts, sample.shares, error, df, acceleration)
+
+
+def leave_one_out_amounts(away: Floats, shares: Floats) -> Floats:
+    """What each cluster adds to the estimate's error, (K,), from how far leaving it out moves the estimate.
+
+    The amount of cluster k with share s of the tokens is (estimate - estimate without k) * sqrt(1 - s): without the
+    factor it would overstate, with 1 - s understate, the spread of long responses (the CR3, CR1 and CR2 corrections
+    of cluster-robust errors). Amounts sum to 0.
+    """
+    amounts = away * np.sqrt(1.0 - shares)
+    return amounts - shares * amounts.sum()
 
 
 def flip_bounds(loo: LeaveOneOut, flips: Floats) -> tuple[Floats, Floats]:
@@ -161,61 +157,65 @@ def critical(bounds: Floats, level: float) -> float:
     return float(np.sort(bounds)[bounds.size - n_rejectable - 1])
 
 
-def infer(sample: Sample, settings: Settings, fisher: bool = True, tested: Sample | None = None) -> Inference:
+def infer(sample: Sample, resampling: Resampling, fisher: bool = True, tested: Sample | None = None) -> Inference:
     """Estimate, interval and p-value of one sample. ``fisher``: work on Fisher's z scale, for a correlation.
 
     ``tested`` is a statistic that is 0 where this one is, and closer to normal: the p-value is taken from it.
     """
     k = sample.shares.size
     if sample.reason:
-        return Inference(NAN, interval=settings.interval, reason=sample.reason)
-    estimate = sample.estimate
+        return Inference(NAN, interval=resampling.interval, reason=sample.reason)
+    estimate = sample.statistic.estimate
     if not np.isfinite(estimate):
-        return Inference(NAN, interval=settings.interval, reason="the statistic is undefined on these tokens")
+        return Inference(NAN, interval=resampling.interval, reason="the statistic is undefined on these tokens")
     if k < 2:
         reason = "a single response: the error between responses cannot be seen, so no interval and no p-value"
-        return Inference(estimate, interval=settings.interval, reason=reason)
+        return Inference(estimate, interval=resampling.interval, reason=reason)
     loo = leave_one_out(sample, fisher)
     if not np.isfinite(loo.standard_error):
         reason = "without one of the responses the statistic is undefined, so no interval and no p-value"
-        return Inference(estimate, interval=settings.interval, reason=reason)
-    flips = sign_flips(k, settings.resamples, settings.seed)
+        return Inference(estimate, interval=resampling.interval, reason=reason)
+    flips = sign_flips(k, resampling.resamples, resampling.seed)
     p_value = flip_p_value(loo if tested is None else leave_one_out(tested, fisher=False), flips)
     draws = None
-    if settings.interval in ("percentile", "bca"):
-        draws = sample.statistic(bootstrap_weights(k, settings.resamples, (settings.seed, 1)))
+    if resampling.interval in ("percentile", "bca"):
+        draws = sample.statistic(bootstrap_weights(k, resampling.resamples, (resampling.seed, 1)))
     back = from_z if fisher else np.asarray
-    kind, low, high, reason, notes = bounds(loo, flips, draws, settings, back)
+    kind, low, high, reason, notes = bounds(loo, flips, draws, resampling, back)
     error = loo.standard_error * (1 - estimate**2 if fisher else 1.0)
     return Inference(estimate, low, high, p_value, error, kind, reason, notes, loo)
 
 
-def bounds(loo: LeaveOneOut, flips: Floats, draws: Floats | None, settings: Settings, back):
+def bounds(
+    loo: LeaveOneOut, flips: Floats, draws: Floats | None, resampling: Resampling, back: Callable[[float], Any]
+) -> tuple[str, float, float, str | None, tuple[str, ...]]:
     """Interval of the kind asked for: (kind used, low, high, reason if NaN, notes).
 
     ``draws`` are bootstrap values on the original scale, ``back`` maps the scale of ``loo`` to it.
     """
     if draws is not None:
-        low, high, reason = bootstrap_bounds(loo, draws, settings, float(back(loo.estimate)))
-        return settings.interval, low, high, reason, ()
-    kind, notes = settings.interval, ()
+        low, high, reason = bootstrap_bounds(loo, draws, resampling, float(back(loo.estimate)))
+        return resampling.interval, low, high, reason, ()
+    kind, notes = resampling.interval, ()
     if kind == "signflip":
-        below, above = (critical(b, settings.level) for b in flip_bounds(loo, flips))
+        below, above = (critical(b, resampling.level) for b in flip_bounds(loo, flips))
         if np.isfinite(below) and np.isfinite(above):
             return kind, float(back(loo.estimate - below)), float(back(loo.estimate + above)), None, notes
         kind = "jackknife"
         notes = ("too few responses or resamples for a sign-flip interval at this level: jackknife interval instead",)
-    half = float(stats.t.ppf(0.5 + settings.level / 2, loo.df)) * loo.standard_error
-    return kind, float(back(loo.estimate - half)), float(back(loo.estimate + half)), None, notes
+    low, high = (loo.estimate + t * loo.standard_error for t in stats.t.interval(resampling.level, loo.df))
+    return kind, float(back(low)), float(back(high)), None, notes
 
 
-def bootstrap_bounds(loo: LeaveOneOut, draws: Floats, settings: Settings, estimate: float):
+def bootstrap_bounds(
+    loo: LeaveOneOut, draws: Floats, resampling: Resampling, estimate: float
+) -> tuple[float, float, str | None]:
     """Percentile or BCa limits from (B,) bootstrap values: (low, high, reason). BCa: Efron & Tibshirani 1993, 14.3."""
     good = draws[np.isfinite(draws)]
     if good.size < (1 - MAX_FAILED) * draws.size:
         return NAN, NAN, f"{draws.size - good.size} of {draws.size} resamples were undefined"
-    tails = np.array([0.5 - settings.level / 2, 0.5 + settings.level / 2])
-    if settings.interval == "bca":
+    tails = np.array([0.5 - resampling.level / 2, 0.5 + resampling.level / 2])
+    if resampling.interval == "bca":
         below = (np.mean(good < estimate) + np.mean(good <= estimate)) / 2
         if not 0 < below < 1:
             return NAN, NAN, "every resample lies on one side of the estimate, so BCa is undefined"
@@ -226,28 +226,64 @@ def bootstrap_bounds(loo: LeaveOneOut, draws: Floats, settings: Settings, estima
     return float(low), float(high), None
 
 
-def infer_difference(a: Sample, b: Sample, settings: Settings) -> Inference:
+def infer_difference(a: Sample, b: Sample, resampling: Resampling) -> Inference:
     """b minus a for two independent sets of clusters.
 
     Under the hypothesis of equal values, the common value is the mean weighted by precision; what it leaves for each
     run to explain is carried by that run's clusters in proportion to their size.
     """
-    values = [infer(s, Settings("jackknife", settings.level, 1, settings.seed)) for s in (a, b)]
+    values = [infer(s, Resampling("jackknife", resampling.level, 1, resampling.seed)) for s in (a, b)]
     estimate = values[1].estimate - values[0].estimate
     reasons = [f"{which}: {v.reason}" for which, v in zip("ab", values, strict=True) if v.reason]
     if reasons:
-        return Inference(estimate, interval=settings.interval, reason="; ".join(reasons))
+        return Inference(estimate, interval=resampling.interval, reason="; ".join(reasons))
     loo = combine(leave_one_out(a, fisher=False), leave_one_out(b, fisher=False))
-    flips = sign_flips(loo.amounts.size, settings.resamples, settings.seed)
+    flips = sign_flips(loo.amounts.size, resampling.resamples, resampling.seed)
     p_value = flip_p_value(combine(leave_one_out(a), leave_one_out(b)), flips)
     draws = None
-    if settings.interval in ("percentile", "bca"):
+    if resampling.interval in ("percentile", "bca"):
         weights = [
-            bootstrap_weights(s.shares.size, settings.resamples, (settings.seed, i)) for i, s in enumerate((a, b), 1)
+            bootstrap_weights(s.shares.size, resampling.resamples, (resampling.seed, i))
+            for i, s in enumerate((a, b), 1)
         ]
         draws = b.statistic(weights[1]) - a.statistic(weights[0])
-    kind, low, high, reason, notes = bounds(loo, flips, draws, settings, np.asarray)
+    kind, low, high, reason, notes = bounds(loo, flips, draws, resampling, np.asarray)
     return Inference(estimate, low, high, p_value, loo.standard_error, kind, reason, notes)
+
+
+def infer_paired(a: Sample, b: Sample, resampling: Resampling) -> tuple[Inference, int]:
+    """b minus a where clusters with the same label belong together, and the number of clusters.
+
+    A cluster that only one sample has moves only that one.
+    """
+    labels = np.union1d(a.labels, b.labels)
+    places = [np.searchsorted(labels, sample.labels) for sample in (a, b)]
+    shares = np.zeros((2, labels.size))
+    for row, sample, place in zip(shares, (a, b), places, strict=True):
+        row[place] = sample.shares
+    mean_shares = shares.mean(axis=0)
+    difference, of_z = (
+        Sample(_difference(a.statistic, b.statistic, places, labels.size, scale), mean_shares)
+        for scale in (np.asarray, to_z)
+    )
+    return infer(difference, resampling, fisher=False, tested=of_z), labels.size
+
+
+def _difference(
+    a: Statistic, b: Statistic, places: list[Ints], n_clusters: int, scale: Callable[[Any], Floats]
+) -> Statistic:
+    """b minus a, each on ``scale``, as a statistic of the clusters of both."""
+
+    def without(statistic: Statistic, place: Ints) -> Floats:
+        values = np.full(n_clusters, statistic.estimate)
+        values[place] = statistic.without
+        return scale(values)
+
+    return Statistic(
+        at=lambda weights: scale(b(weights[:, places[1]])) - scale(a(weights[:, places[0]])),
+        n_clusters=n_clusters,
+        leave_out=lambda: without(b, places[1]) - without(a, places[0]),
+    )
 
 
 def combine(a: LeaveOneOut, b: LeaveOneOut) -> LeaveOneOut:

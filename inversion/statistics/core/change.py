@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inversion.statistics._infer import NAN, Settings, sign_flips, to_z
-from inversion.statistics._ranks import Floats
+from inversion.statistics.core.inference import NAN, Resampling, sign_flips, to_z
+from inversion.statistics.core.ranks import Floats
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def contrasts(z: Floats) -> Floats:
     return np.sqrt(m * (steps - m) / steps) * (after - before)
 
 
-def find_change(rho: Floats, amounts: Floats, leverage: Floats, settings: Settings) -> Change:
+def find_change(rho: Floats, amounts: Floats, leverage: Floats, resampling: Resampling) -> Change:
     """The jump in T correlations, with what each of K clusters adds to each (K, T) on Fisher's z scale.
 
     Place: least squares on z. Its interval: the places found when the clusters' amounts are added with random signs (a
@@ -43,11 +43,11 @@ def find_change(rho: Floats, amounts: Floats, leverage: Floats, settings: Settin
     distribution with a common value imposed, which allows for having searched.
     """
     z = to_z(rho)
-    flips = sign_flips(len(amounts), settings.resamples, settings.seed)
+    flips = sign_flips(len(amounts), resampling.resamples, resampling.seed)
     place = int(np.argmax(np.abs(contrasts(z)))) + 1
     noise = np.einsum("fk,kt->ft", flips, amounts)
     found = np.argmax(np.abs(contrasts(z + noise)), axis=1) + 1
-    tails = [0.5 - settings.level / 2, 0.5 + settings.level / 2]
+    tails = [0.5 - resampling.level / 2, 0.5 + resampling.level / 2]
     low, high = (int(v) for v in np.quantile(found, tails, method="closest_observation"))
     error = np.sqrt((contrasts(amounts) ** 2).sum(axis=0))
     size = float(rho[place:].mean() - rho[:place].mean())

@@ -1,0 +1,139 @@
+"""Within- and between-response parts of a correlation, as functions of cluster weights.
+
+n tokens lie in R responses, each in one of K clusters (the responses themselves, or their prompts).
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from inversion.statistics.core import coefficients
+from inversion.statistics.core.coefficients import ratio, standardise
+from inversion.statistics.core.ranks import Floats, Ints, Margin, Variable
+from inversion.statistics.core.statistic import AtOnce, Statistic
+
+Moments = Callable[[Floats], tuple[Floats, Floats]]  # (B, R) -> (3, B) total and (3, B) between: xy, xx, yy
+
+
+def part_statistics(x: Variable, y: Variable, cluster_of: Ints, n_clusters: int, method: str) -> list[Statistic]:
+    """The correlation inside responses and that between them.
+
+    Spearman and Pearson: covariance and variances (of the ranks over all tokens, or of the values) split exactly into
+    a part of deviations from the response's mean and a part of the response means, weighted by length. Kendall: pairs
+    of tokens of the same response and of different ones.
+
+    Args:
+        x: A variable whose clusters are the R responses.
+        y: Another one of the same tokens.
+        cluster_of: Number 0..K-1 of the cluster that each response belongs to, (R,).
+        n_clusters: K.
+        method: Which correlation.
+    """
+    make = {"spearman": _rank_moments, "pearson": _value_moments}
+    within, between = _kendall_parts(x, y) if method == "kendall" else _from_moments(make[method](x, y))
+    return [
+        Statistic(lambda weights: within(weights[:, cluster_of]), n_clusters),
+        Statistic(lambda weights: between(weights[:, cluster_of]), n_clusters),
+    ]
+
+
+def _from_moments(moments: Moments) -> tuple[AtOnce, AtOnce]:
+    def within(weights: Floats) -> Floats:
+        total, between_ = moments(weights)
+        xy, xx, yy = total - between_
+        return ratio(xy, xx, yy, np.maximum(total[1], total[2]))
+
+    def between(weights: Floats) -> Floats:
+        total, (xy, xx, yy) = moments(weights)
+        return ratio(xy, xx, yy, np.maximum(total[1], total[2]))
+
+    return within, between
+
+
+def _value_moments(x: Variable, y: Variable) -> Moments:
+    a, b = standardise(x.values), standardise(y.values)
+    n, sx, sy, sxy, sxx, syy = (
+        np.bincount(x.cluster, c, x.n_clusters) for c in (np.ones_like(a), a, b, a * b, a * a, b * b)
+    )
+    means = np.stack([sx * sy / n, sx * sx / n, sy * sy / n], axis=1)  # (R, 3)
+    sums = np.stack([sxy, sxx, syy], axis=1)
+    margins = np.stack([n, sx, sy], axis=1)
+
+    def at(weights: Floats) -> tuple[Floats, Floats]:
+        total, between, (n_, x_, y_) = (np.einsum("br,rp->pb", weights, t) for t in (sums, means, margins))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            grand = np.stack([x_ * y_, x_ * x_, y_ * y_]) / n_
+        return total - grand, between - grand
+
+    return at
+
+
+def _rank_moments(x: Variable, y: Variable) -> Moments:
+    limit = None if x.values.size <= coefficients.EXACT_TOKENS else coefficients.RANK_GROUPS
+    mx, my = x.margin(limit), y.margin(limit)
+    rho = coefficients.spearman(x, y)
+    sizes = np.bincount(x.cluster, minlength=x.n_clusters).astype(float)
+
+    def at(weights: Floats) -> tuple[Floats, Floats]:
+        sum_x, spread_x = _rank_sums(mx, weights)
+        sum_y, spread_y = _rank_sums(my, weights)
+        scaled = weights / sizes
+        products = (sum_x * sum_y, sum_x * sum_x, sum_y * sum_y)
+        between = np.stack([(scaled * p).sum(axis=1) for p in products])
+        return np.stack([rho(weights) * np.sqrt(spread_x * spread_y), spread_x, spread_y]), between
+
+    return at
+
+
+def _rank_sums(margin: Margin, weights: Floats) -> tuple[Floats, Floats]:
+    """Sum of the centred doubled mid-ranks of each response (B, R), and their weighted sum of squares (B,).
+
+    The doubled ranks are whole numbers, so the matrix product is exact.
+    """
+    mass = weights @ margin.table
+    doubled = 2 * np.cumsum(mass, axis=1) - mass - mass.sum(axis=1, keepdims=True)
+    return doubled @ margin.table.T, (mass * doubled * doubled).sum(axis=1)
+
+
+def _kendall_parts(x: Variable, y: Variable) -> tuple[AtOnce, AtOnce]:
+    tables = coefficients.pair_tables(x, y)
+    own = [np.diag(t).copy() for t in tables]
+
+    def within(weights: Floats) -> Floats:
+        score, in_x, in_y = (np.einsum("br,r->b", weights, d) for d in own)
+        return ratio(score, in_x, in_y, np.sqrt(in_x.clip(1) * in_y.clip(1)))
+
+    def between(weights: Floats) -> Floats:
+        score, in_x, in_y = (
+            ((weights @ t) * weights).sum(axis=1) - np.einsum("br,r->b", weights**2, d)
+            for t, d in zip(tables, own, strict=True)
+        )
+        return ratio(score, in_x, in_y, np.sqrt(in_x.clip(1) * in_y.clip(1)))
+
+    return within, between
+
+
+def response_correlations(x: Variable, y: Variable, method: str, min_tokens: int) -> tuple[Floats, Ints]:
+    """The correlation inside each of R responses (R,), NaN if undefined or too short, and its length (R,).
+
+    The clusters of ``x`` and ``y`` are the responses.
+    """
+    sizes = np.bincount(x.cluster, minlength=x.n_clusters)
+    values = np.full(x.n_clusters, np.nan)
+    order = np.argsort(x.cluster, kind="stable")
+    for r, rows in enumerate(np.split(order, np.cumsum(sizes)[:-1])):
+        if rows.size >= max(min_tokens, coefficients.MIN_POINTS):
+            values[r] = coefficients.correlation(x.values[rows], y.values[rows], method)
+    return values, sizes.astype(np.intp)
+
+
+def mean_statistic(values: Floats, cluster: Ints, n_clusters: int) -> Statistic:
+    """The mean of one value per response, every response counting alike. values, cluster (0..K-1): (R,)."""
+    counts = np.bincount(cluster, minlength=n_clusters).astype(float)
+    sums = np.bincount(cluster, values, n_clusters)
+
+    def mean(weights: Floats) -> Floats:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.einsum("bk,k->b", weights, sums) / np.einsum("bk,k->b", weights, counts)
+
+    return Statistic(mean, n_clusters)

@@ -1,0 +1,113 @@
+"""Ranks of weighted points: rank once, then let the weights move the ranks.
+
+n tokens lie in K clusters (responses); a resample is a row of K cluster weights: how often each response was drawn.
+B rows of weights are worked on at once.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Margin:
+    """One variable, reduced to what weighted ranking needs.
+
+    A group is a set of tied tokens; groups are numbered in ascending order of value. With more distinct values than
+    the most groups that were asked for, neighbouring values share a group, which is then treated as a tie.
+    """
+
+    ids: np.ndarray  # (n,) group of each token, in the smallest whole type that holds it
+    table: Floats  # (K, M) number of tokens of each cluster in each group
+    mass: Floats  # (M,) number of tokens in each group
+
+    @property
+    def base(self) -> Floats:
+        """Centred relative mid-rank of each group at equal weights, (M,), in -1/2..1/2."""
+        return relative_midranks(self.mass[None, :])[0]
+
+
+class Variable:
+    """One number per token, whose ranks are found once, however many statistics use them.
+
+    Args:
+        values: The numbers, (n,).
+        cluster: Number 0..K-1 of each token's cluster, (n,).
+        n_clusters: K.
+    """
+
+    def __init__(self, values: Floats, cluster: Ints, n_clusters: int):
+        self.values, self.cluster, self.n_clusters = values, cluster, n_clusters
+        self._margins: dict[int | None, Margin] = {}
+
+    @cached_property
+    def doubled_ranks(self) -> Ints:
+        """Twice the average rank (1..n) of each value, (n,)."""
+        return doubled_ranks(self.values)
+
+    def by(self, cluster: Ints, n_clusters: int) -> "Variable":
+        """The same values in other clusters, without ranking them again."""
+        other = Variable(self.values, cluster, n_clusters)
+        other.__dict__["doubled_ranks"] = self.doubled_ranks
+        return other
+
+    def margin(self, most_groups: int | None = None) -> Margin:
+        """The values in at most ``most_groups`` ties (None: one group for each distinct value), counted by cluster."""
+        if most_groups not in self._margins:
+            self._margins[most_groups] = self._grouped(most_groups)
+        return self._margins[most_groups]
+
+    def _grouped(self, most_groups: int | None) -> Margin:
+        # Ranks are whole numbers up to 2n, so that groups are numbered by counting instead of sorting once more.
+        keys = self.doubled_ranks
+        ids, n_groups = _numbered(keys, 2 * keys.size + 1)
+        if most_groups is not None and n_groups > most_groups:
+            group_of_rank = np.arange(-1, 2 * keys.size) * most_groups // (2 * keys.size)
+            ids, n_groups = _numbered(group_of_rank[keys], most_groups)
+        shape = (self.n_clusters, n_groups)
+        table = np.bincount(self.cluster * n_groups + ids, minlength=shape[0] * shape[1]).reshape(shape).astype(float)
+        return Margin(ids, table, table.sum(axis=0))
+
+
+def _numbered(keys: Ints, n_keys: int) -> tuple[Ints, int]:
+    """Number the distinct ones of whole ``keys`` below ``n_keys`` in ascending order: (n,) numbers, and how many."""
+    there = np.zeros(n_keys, bool)
+    there[keys] = True
+    n_groups = int(np.count_nonzero(there))
+    numbers = np.cumsum(there, dtype=np.int64) - 1
+    return numbers.astype(np.min_scalar_type(max(n_groups - 1, 0)))[keys], n_groups
+
+
+def doubled_ranks(values: Floats) -> Ints:
+    """Twice the average rank (1..n) of each value, (n,): whole numbers, so that sums of them are exact."""
+    order = np.argsort(values)
+    ordered = values[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: values.size])
+    ends = np.append(starts[1:], values.size)
+    ranks = np.empty(values.size, np.int32 if values.size < 2**30 else np.int64)
+    ranks[order] = np.repeat(starts + ends + 1, ends - starts)
+    return ranks
+
+
+def relative_midranks(mass: Floats) -> Floats:
+    """Centred relative mid-ranks of groups from their masses: (B, M) -> (B, M), in -1/2..1/2.
+
+    The mid-rank of a group is the mass below it plus half its own; it is centred on, and divided by, the total. With
+    whole-number weights this is the average rank in the sample in which each token is repeated that often, up to scale.
+    Identity: sum(mass * result) == 0.
+    """
+    total = mass.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (np.cumsum(mass, axis=1) - mass / 2) / total - 0.5
+
+
+def merge_groups(margin: Margin, n_groups: int) -> Ints:
+    """Map each of M groups to one of at most ``n_groups`` runs of neighbouring groups of about equal mass, (M,)."""
+    middle = np.cumsum(margin.mass) - margin.mass / 2
+    coarse = np.minimum((middle / margin.mass.sum() * n_groups).astype(np.intp), n_groups - 1)
+    return np.unique(coarse, return_inverse=True)[1].astype(np.intp)
