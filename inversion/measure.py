@@ -19,7 +19,7 @@ from inversion.engine.loop import shard_numbers, shards_of
 from inversion.errors import InputError, first_line
 from inversion.files import owned
 from inversion.models import describe_model
-from inversion.preparation import Encoded, Preparation, Prepared, prepare, response_parts, response_row
+from inversion.preparation import Encoded, Preparation, Prepared, have_written, prepare, response_parts, response_row
 from inversion.probes import probe
 from inversion.probes.capture import PROJECTIONS, select_layers, select_projections
 from inversion.probes.gradients import QUANTITIES, Quantity
@@ -176,7 +176,7 @@ def measure_run(
         raise InputError("a part cannot replace the run that the others write to; remove it first, or leave one out.")
     with open_pool(model, workers) as pool:
         settings = (measurement or Measurement(), generation or Generation(), preparation or Preparation())
-        plan: Plan = pool.call(partial(make_plan, problems, source, *settings, seed, batch, shard))
+        plan: Plan = pool.call(partial(make_plan, problems, source, folder, *settings, seed, batch, shard))
         check_folder(folder, plan.manifest, overwrite=overwrite)
         if not overwrite and is_complete(folder):
             return folder
@@ -196,6 +196,7 @@ def measure_run(
 def make_plan(
     problems: Sequence[Problem],
     source: str | Source,
+    folder: Path,
     measurement: Measurement,
     generation: Generation,
     preparation: Preparation,
@@ -206,6 +207,9 @@ def make_plan(
 ) -> Plan:
     """Return what is to be measured, checked against the model."""
     prepared = prepare(model, problems, preparation)
+    if preparation.server is not None:
+        keep = folder.with_name(f"{folder.name}.responses.jsonl")
+        prepared = have_written(preparation.server, model, prepared, generation, seed, keep)
     manifest = _manifest(model, prepared, source, measurement, generation, preparation, seed)
     manifest["responses"] |= {"batch": batch, "shard": shard}
     tags = preparation.think_tags

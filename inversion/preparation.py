@@ -4,14 +4,17 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from transformer_lens.model_bridge import TransformerBridge
 
 from inversion.errors import InputError
 from inversion.models import context_length, decode, token_ids, token_texts
-from inversion.responses import Frame, Problem, Written, end_tokens
+from inversion.responses import Frame, Generation, Problem, Written, end_tokens
 from inversion.responses.chat import question_of
+from inversion.responses.server import Request, Server, ask
 from inversion.responses.thinking import THINK_TAGS, check_tags, opens_thinking, token_parts
 from inversion.scoring import score_of
 
@@ -33,11 +36,13 @@ class Preparation:
         because the response is a single token: ``skip`` leaves it out, counts and names it; ``cut`` shortens a
         response to what fits, where anything does; ``refuse`` stops before anything is measured.
     think_tags: What opens and what closes a model's thinking.
+    server: What writes missing responses; None lets the measured model do it.
     """
 
     frame: Frame = field(default_factory=Frame)
     too_long: TooLong = "skip"
     think_tags: tuple[str, str] = THINK_TAGS
+    server: Server | None = None
 
     def __post_init__(self) -> None:
         check_tags(self.think_tags)
@@ -46,7 +51,9 @@ class Preparation:
 
     def record(self) -> dict[str, Any]:
         """Return what a run's manifest says of it."""
-        return {**self.frame.record(), "too_long": self.too_long, "think_tags": list(self.think_tags)}
+        record = {**self.frame.record(), "too_long": self.too_long, "think_tags": list(self.think_tags)}
+        # Not its address: the same run may go on with the server elsewhere.
+        return record if self.server is None else {**record, "server": {"model": self.server.model}}
 
 
 @dataclass(frozen=True)
@@ -139,6 +146,63 @@ def _tell(prepared: Prepared, count: int, respelt: int, name: str) -> None:
             len(prepared.problems),
             name,
         )
+
+
+def have_written(
+    server: Server, model: TransformerBridge, prepared: Prepared, generation: Generation, seed: int, keep: Path
+) -> Prepared:
+    """Return the problems with the responses that a server writes to those without one.
+
+    Args:
+        server: Where.
+        model: The model that will be measured on them; its tokenizer reads responses that come as text.
+        prepared: Problems with and without responses.
+        generation: Sampling settings.
+        seed: With a problem's place the seed of its response.
+        keep: File in which responses are kept as they arrive.
+    """
+    missing = [number for number, (_, response) in enumerate(prepared.encoded) if response is None]
+    requests = [_request(model, prepared, number, generation, seed) for number in missing]
+    problems, encoded, skipped = dict(enumerate(prepared.problems)), dict(enumerate(prepared.encoded)), []
+    as_text = 0
+    for number, reply in zip(missing, ask(server, requests, generation, keep), strict=True):
+        if not reply.text and not reply.token_ids:
+            skipped.append({"response": number, "reason": "the server wrote nothing"})
+            del problems[number], encoded[number]
+            continue
+        text = None if reply.token_ids else reply.text
+        as_text += text is not None
+        problem = replace(problems[number], response=text, response_token_ids=reply.token_ids, finished=reply.finished)
+        problems[number], encoded[number] = problem, _ids(model, problem)
+    if as_text:
+        logger.warning(
+            "%d of %d responses came without token ids, so they are tokenized again from their text and end tokens are "
+            "not measured; a server that returns token ids, such as vLLM, avoids both",
+            as_text,
+            len(missing),
+        )
+    return Prepared(list(problems.values()), list(encoded.values()), prepared.skipped + skipped)
+
+
+def _request(model: TransformerBridge, prepared: Prepared, number: int, generation: Generation, seed: int) -> Request:
+    ids, limit = prepared.encoded[number][0], context_length(model)
+    room = generation.max_new_tokens if limit is None else min(generation.max_new_tokens, limit - len(ids))
+    draw = np.random.SeedSequence([seed % 2**64, number]).generate_state(1)[0]
+    # Servers keep a seed in 32 bits, some with a sign.
+    return Request(
+        tuple(ids), _text_read_as(model.tokenizer, prepared.problems[number].prompt, ids), room, int(draw >> 1)
+    )
+
+
+def _text_read_as(tokenizer: Any, prompt: str, ids: list[int]) -> str | None:
+    """Return a text that the tokenizer, with the special tokens that it adds, reads as these ids; None without one."""
+    if tokenizer is None:
+        return None
+    start = tokenizer.bos_token or ""
+    for text in (prompt, prompt.removeprefix(start)):
+        if list(tokenizer(text)["input_ids"]) == ids:
+            return text
+    return None
 
 
 def response_parts(

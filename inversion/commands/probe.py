@@ -10,6 +10,7 @@ from inversion.scoring import KINDS
 
 if TYPE_CHECKING:
     from inversion.responses import Frame, Source
+    from inversion.responses.server import Server
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,12 @@ class Probe:
     top_p: float = option("sample among the most probable tokens that hold this probability", 1.0, type=float)
     top_k: int = option("sample among this many most probable tokens; 0 takes all", 0, type=int)
     stop: tuple[str, ...] = option("comma-separated texts that end a response", ())
+    server: str | None = option(
+        "have responses written by an OpenAI-compatible server at this address, such as http://localhost:8000", None
+    )
+    server_model: str | None = option("name of the model there; by default the only one it lists", None)
+    concurrency: int = option("requests to the server at the same time", 16, type=int)
+    timeout: float = option("seconds that the server may take for one response", 600.0, type=float)
     task_options: dict[str, Any] | None = option(
         "settings of the task's generator, such as max_terms=4,max_digits=2", None, type=settings
     )
@@ -115,7 +122,7 @@ class Probe:
             source=source,
             measurement=Measurement(self.norms, self.layers, self.projections, self.quantity, self.targets),  # pyright: ignore[reportArgumentType]
             generation=generation,
-            preparation=Preparation(frame, self.too_long, self.think_tags),  # pyright: ignore[reportArgumentType]
+            preparation=Preparation(frame, self.too_long, self.think_tags, self._server()),  # pyright: ignore[reportArgumentType]
             seed=self.seed,
             overwrite=self.overwrite,
             batch=self.batch,
@@ -127,6 +134,11 @@ class Probe:
         )
         write_command(folder, self)
         print(summary(folder))
+
+    def _server(self) -> "Server | None":
+        from inversion.responses.server import Server
+
+        return Server(self.server, self.server_model, self.concurrency, self.timeout) if self.server else None
 
     def _loading(self) -> dict[str, Any]:
         return {

@@ -1,0 +1,274 @@
+"""Responses written by an OpenAI-compatible server: vLLM, SGLang, ``transformers serve``.
+
+Every response is kept in a file as soon as it arrives, so that what was interrupted goes on where it stopped.
+"""
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from inversion.errors import InputError
+from inversion.responses.generation import Generation
+
+TAKES_IDS = ("vllm", "sglang")
+"""Servers, as their list of models names them, that take prompts as token ids and settings beyond OpenAI's."""
+PASSING = {408, 409, 425, 429, 500, 502, 503, 504}
+"""HTTP states that a second try may mend."""
+LONGEST_PAUSE = 30.0  # seconds between two tries
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server and how it is asked.
+
+    url: Its address, with or without ``/v1``. A key, where it wants one, is read from ``OPENAI_API_KEY``.
+    model: Name of the model there; None takes the only one it lists.
+    concurrency: Requests under way at the same time.
+    timeout: Seconds that one response may take.
+    retries: Tries after the first, with growing pauses.
+    """
+
+    url: str
+    model: str | None = None
+    concurrency: int = 16
+    timeout: float = 600.0
+    retries: int = 5
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("http://", "https://")):
+            raise InputError(f"the server's address {self.url!r} must begin with http:// or https://.")
+        for name in ("concurrency", "timeout"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} of the server is {getattr(self, name)}; give more than 0.")
+        if self.retries < 0:
+            raise InputError(f"retries of the server is {self.retries}; give 0 or more.")
+
+    @property
+    def base(self) -> str:
+        """The address that paths are added to."""
+        return self.url.rstrip("/").removesuffix("/v1") + "/v1"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One response to be written.
+
+    prompt_ids: Token ids of the prompt.
+    text: A text that the tokenizer reads as these ids, special tokens added by it included; None where there is none.
+    max_tokens: Tokens that the response may have.
+    seed: Seed of its sampling.
+    """
+
+    prompt_ids: tuple[int, ...]
+    text: str | None
+    max_tokens: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a server wrote.
+
+    text: The response.
+    token_ids: Its tokens, its end token included; None where the server gives none.
+    finished: Whether it came to an end by itself.
+    """
+
+    text: str
+    token_ids: tuple[int, ...] | None
+    finished: bool
+
+
+def ask(server: Server, requests: Sequence[Request], generation: Generation, keep: Path) -> list[Reply]:
+    """Have every response written; those that ``keep`` holds are not asked for again.
+
+    Args:
+        server: Where.
+        requests: What for.
+        generation: Sampling settings, sent with every request. Settings stored with the model are overruled where the
+            server has a way to.
+        keep: JSON Lines file of what has arrived. It can be given to ``inversion probe --prompts`` as well.
+
+    Raises:
+        InputError: The server cannot be reached, refuses a request, or reads a prompt as other tokens.
+    """
+    import httpx
+
+    kept = _read_kept(keep)
+    keys = [_key(server, request, generation) for request in requests]
+    missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in kept}
+    if missing:
+        key = os.environ.get("OPENAI_API_KEY")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        limits = httpx.Limits(max_connections=server.concurrency)
+        with httpx.Client(timeout=server.timeout, headers=headers, limits=limits) as client:
+            kept |= _Asker(server, generation, client, keep).ask(missing)
+    return [_reply(kept[key]) for key in keys]
+
+
+class _Asker:
+    def __init__(self, server: Server, generation: Generation, client: Any, keep: Path) -> None:
+        self.server, self.generation, self.client, self.keep = server, generation, client, keep
+        self.writing = threading.Lock()
+        listed = self._listed()
+        self.takes_ids = any(entry.get("owned_by") in TAKES_IDS for entry in listed)
+        self.model = server.model or self._only(listed)
+        self.overrules = True  # until the server refuses transformers' own way to overrule stored settings
+
+    def ask(self, missing: dict[str, Request]) -> dict[str, dict[str, Any]]:
+        """Ask for all, several at a time, and keep each reply as it comes."""
+        found: dict[str, dict[str, Any]] = {}
+        with ThreadPoolExecutor(self.server.concurrency) as pool:
+            futures = {pool.submit(self._one, key, request): key for key, request in missing.items()}
+            try:
+                for future in tqdm(as_completed(futures), "server", len(futures), unit="response"):
+                    found[futures[future]] = future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return found
+
+    def _one(self, key: str, request: Request) -> dict[str, Any]:
+        body, answer = self._answer(request)
+        row = self._row(key, request, body, answer)
+        with self.writing:
+            self.keep.parent.mkdir(parents=True, exist_ok=True)
+            with self.keep.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        return row
+
+    def _answer(self, request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
+        overruling = self.overrules and not self.takes_ids
+        body = self._body(request, overruling)
+        response = self._try("post", "/completions", body)
+        if response.status_code in (400, 422) and overruling:
+            self.overrules = False
+            body = self._body(request, False)
+            response = self._try("post", "/completions", body)
+        return body, self._json(response)
+
+    def _body(self, request: Request, overruling: bool) -> dict[str, Any]:
+        settings = self.generation
+        body: dict[str, Any] = {
+            "model": self.model,
+            "max_tokens": request.max_tokens,
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "seed": request.seed,
+        }
+        if settings.stop:
+            body["stop"] = list(settings.stop)
+        if self.takes_ids:
+            # vLLM names no top-k 0 or -1, depending on its version; leaving all else at its neutral value overrules
+            # the generation_config.json that it would apply.
+            body |= {"top_k": settings.top_k or -1, "min_p": 0.0, "repetition_penalty": 1.0}
+            body |= {"prompt": list(request.prompt_ids), "return_token_ids": True, "skip_special_tokens": False}
+            if settings.stop:
+                body["include_stop_str_in_output"] = True
+            return body
+        if request.text is None:
+            raise InputError(
+                f"{self.server.url} takes prompts as text only, and no text gives a prompt's tokens; use a server that "
+                "takes token ids, such as vLLM."
+            )
+        if settings.top_k and not overruling:
+            raise InputError(f"{self.server.url} does not take top_k; leave it out.")
+        if overruling:
+            sampling = {"do_sample": settings.temperature > 0, "top_k": settings.top_k, "top_p": settings.top_p}
+            body["generation_config"] = json.dumps({**sampling, "max_new_tokens": request.max_tokens})
+        return body | {"prompt": request.text}
+
+    def _row(self, key: str, request: Request, body: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+        try:
+            choice = answer["choices"][0]
+            text, reason = choice["text"], choice.get("finish_reason")
+        except (KeyError, IndexError, TypeError) as error:
+            raise InputError(f"{self.server.url} does not answer as an OpenAI-compatible server would.") from error
+        read = choice.get("prompt_token_ids") or answer.get("prompt_token_ids")
+        count = len(read) if read else (answer.get("usage") or {}).get("prompt_tokens")
+        if (read and tuple(read) != request.prompt_ids) or count not in (None, len(request.prompt_ids)):
+            raise InputError(
+                f"{self.server.url} reads a prompt of {len(request.prompt_ids)} tokens as {count} others; it serves "
+                "another model, or adds tokens of its own."
+            )
+        return {
+            "key": key,
+            "prompt_token_ids": list(request.prompt_ids),
+            "response": text,
+            "response_token_ids": choice.get("token_ids") or None,
+            "finish_reason": reason,
+            "settings": {name: value for name, value in body.items() if name != "prompt"},
+        }
+
+    def _listed(self) -> list[dict[str, Any]]:
+        found = self._json(self._try("get", "/models"))
+        return [entry for entry in found.get("data", []) if isinstance(entry, dict)]
+
+    def _only(self, listed: list[dict[str, Any]]) -> str:
+        names = [str(entry.get("id")) for entry in listed]
+        if len(names) != 1:
+            some = f"lists {len(names)} models ({', '.join(names[:5])})" if names else "lists no model"
+            raise InputError(f"{self.server.url} {some}; name the one to ask with --server-model.")
+        return names[0]
+
+    def _try(self, how: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Send a request until it succeeds, or fails in a way that another try cannot mend."""
+        import httpx
+
+        failure = ""
+        for number in range(self.server.retries + 1):
+            if number:
+                time.sleep(min(2.0 ** (number - 1), LONGEST_PAUSE))
+            try:
+                response = self.client.request(how, self.server.base + path, json=body)
+            except httpx.TransportError as error:
+                failure = f"{type(error).__name__} {error}".strip()
+                continue
+            if response.status_code not in PASSING:
+                return response
+            failure = f"state {response.status_code}"
+        raise InputError(
+            f"{self.server.url} did not answer in {self.server.retries + 1} tries ({failure}); what it wrote so far is "
+            "kept, so the same command goes on once it does."
+        )
+
+    def _json(self, response: Any) -> dict[str, Any]:
+        if response.status_code >= 400:
+            raise InputError(f"{self.server.url} refuses a request ({response.status_code}): {response.text[:300]}")
+        try:
+            return response.json()
+        except ValueError as error:
+            raise InputError(f"{self.server.url} does not answer as an OpenAI-compatible server would.") from error
+
+
+def _key(server: Server, request: Request, generation: Generation) -> str:
+    """Return what names a request: the model asked, the prompt, the sampling settings and the seed."""
+    parts = [server.model, request.prompt_ids, request.max_tokens, request.seed]
+    settings = [generation.temperature, generation.top_p, generation.top_k, generation.stop]
+    return hashlib.sha256(json.dumps([parts, settings]).encode()).hexdigest()[:24]
+
+
+def _read_kept(keep: Path) -> dict[str, dict[str, Any]]:
+    """Return what has arrived, by key; a line that was cut off by a kill is taken out of the file."""
+    if not keep.is_file():
+        return {}
+    content = keep.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        keep.write_bytes(whole)
+    rows = [json.loads(line) for line in whole.splitlines()]
+    return {row["key"]: row for row in rows}
+
+
+def _reply(row: dict[str, Any]) -> Reply:
+    ids = row["response_token_ids"]
+    return Reply(row["response"], tuple(ids) if ids else None, row["finish_reason"] == "stop")
