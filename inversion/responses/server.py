@@ -21,7 +21,7 @@ from inversion.responses.generation import Generation
 
 TAKES_IDS = ("vllm", "sglang")
 """Servers, as their list of models names them, that take prompts as token ids and settings beyond OpenAI's."""
-PASSING = {408, 409, 425, 429, 500, 502, 503, 504}
+PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 """HTTP states that a second try may mend."""
 LONGEST_PAUSE = 30.0  # seconds between two tries
 
@@ -210,7 +210,11 @@ class _Asker:
         }
 
     def _listed(self) -> list[dict[str, Any]]:
-        found = self._json(self._try("get", "/models"))
+        """Return the models that the server lists; where ours is named, it need not be able to."""
+        response = self._try("get", "/models", passing=frozenset() if self.server.model else PASSING)
+        if self.server.model and response.status_code >= 400:
+            return []
+        found = self._json(response)
         return [entry for entry in found.get("data", []) if isinstance(entry, dict)]
 
     def _only(self, listed: list[dict[str, Any]]) -> str:
@@ -220,7 +224,7 @@ class _Asker:
             raise InputError(f"{self.server.url} {some}; name the one to ask with --server-model.")
         return names[0]
 
-    def _try(self, how: str, path: str, body: dict[str, Any] | None = None) -> Any:
+    def _try(self, how: str, path: str, body: dict[str, Any] | None = None, passing: frozenset[int] = PASSING) -> Any:
         """Send a request until it succeeds, or fails in a way that another try cannot mend."""
         import httpx
 
@@ -233,7 +237,7 @@ class _Asker:
             except httpx.TransportError as error:
                 failure = f"{type(error).__name__} {error}".strip()
                 continue
-            if response.status_code not in PASSING:
+            if response.status_code not in passing:
                 return response
             failure = f"state {response.status_code}"
         raise InputError(
