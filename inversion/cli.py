@@ -21,6 +21,7 @@ from inversion.commands.recover import Recover, RecoverSave
 from inversion.commands.report import Report
 from inversion.commands.reproduce import Reproduce
 from inversion.commands.stats import Stats
+from inversion.commands.survey import Survey
 from inversion.commands.train import Train, TrainCompare
 from inversion.errors import InputError
 
@@ -32,6 +33,7 @@ COMMANDS: dict[str, type] = {
     "compare": Compare,
     "train": Train,
     "train compare": TrainCompare,
+    "survey": Survey,
     "reproduce": Reproduce,
     "recover": Recover,
     "recover save": RecoverSave,

@@ -20,7 +20,7 @@ class Probe:
     model: str = required("shipped model (fast, half, slow), model folder or hub id")
     prompts: str = required(
         "JSONL, JSON, CSV, TSV or Parquet file; data set folder or hub name; benchmark (gsm8k, math500, aime24, "
-        "aime25, svamp); or reasoning-gym task"
+        "aime25, svamp); reasoning-gym task; or demo, the shipped problems"
     )
     out: str = required("folder of the run")
     limit: int | None = option("most prompts to use", None, type=int)

@@ -11,6 +11,9 @@ from inversion.responses.sources import is_source, read_rows
 from inversion.scoring import scorer_for
 from inversion.shipped import PROBLEMS
 
+DEMO = "demo"
+"""Name of the shipped held-out problems."""
+
 Message = Mapping[str, str]
 
 
@@ -56,7 +59,7 @@ class Source:
 
     name: A JSON Lines, JSON, CSV, TSV or Parquet file; a folder saved by Hugging Face ``datasets`` or laid out as on
         the hub; a hub data set such as ``openai/gsm8k``; a run, whose responses are measured again; a benchmark of
-        :data:`BENCHMARKS`; or a reasoning-gym task.
+        :data:`BENCHMARKS`; a reasoning-gym task; or ``demo``, the shipped held-out problems.
     limit: Most prompts to read; None for all of a data set, and 100 of a task.
     seed: Seed of a task's generator.
     options: Settings of a task's generator, such as ``max_terms``.
@@ -100,6 +103,8 @@ class Source:
             InputError: The source is missing, empty or malformed.
         """
         known = benchmark(self.benchmark) if self.benchmark else None
+        if self.name == DEMO and not is_source(DEMO):
+            return self._sampled(shipped_problems(self.limit))
         if is_source(self.name):
             if self.options:
                 raise InputError("task options apply to reasoning-gym tasks only; leave them out for a data set.")
