@@ -12,6 +12,7 @@ map, so that the population correlation is known in closed form.
 import argparse
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,10 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the table. ``within`` and ``between`` are the correlations inside and between responses."""
+    """One row of the table. ``within`` and ``between`` are the correlations inside and between responses.
+
+    Over token types, ``within`` is that of the types' own levels.
+    """
 
     name: str
     responses: tuple[int, int]
@@ -41,9 +45,10 @@ class Case:
     kind: str = "correlate"  # correlate, partial, token_type, independent, paired
     method: str = "spearman"
     bootstrap: bool = False  # also try the percentile and BCa intervals
+    types: int = 300  # token types in the vocabulary
 
 
-MANY, FEW = (30, 200), (30, 30)
+MANY, SOME, FEW = (30, 200), (100, 100), (30, 30)
 CASES = (
     Case("no correlation", MANY, 0.0, 0.0),
     Case("moderate", MANY, -0.5, 0.0, bootstrap=True),
@@ -56,6 +61,9 @@ CASES = (
     Case("Kendall, moderate", MANY, -0.5, 0.0, method="kendall"),
     Case("partial, none left", MANY, 0.0, 0.0, "partial"),
     Case("token types, no correlation", MANY, 0.0, 0.0, "token_type"),
+    Case("token types, no correlation, 30 responses", FEW, 0.0, 0.0, "token_type"),
+    Case("token types, moderate", SOME, -0.5, 0.0, "token_type"),
+    Case("token types, few types", SOME, -0.5, 0.0, "token_type", types=60),
     Case("compare independent, equal", MANY, -0.5, 0.0, "independent"),
     Case("compare independent, 30 responses", FEW, -0.5, 0.0, "independent"),
     Case("compare paired, equal", MANY, -0.5, 0.0, "paired"),
@@ -116,7 +124,7 @@ def simulate(case: Case, rng: np.random.Generator) -> tuple[list[xr.Dataset], fl
     if case.kind == "partial":
         return _simulate_partial(lengths, rng)
     if case.kind == "token_type":
-        return _simulate_types(lengths, rng)
+        return [types_run(case, lengths, rng)], types_truth(case), {"unit": "token_type"}
     if case.kind == "paired":
         # Two checkpoints answer the same prompts: their tokens are strongly alike.
         block = np.kron(pair_matrix(0.6), np.ones((2, 2)))
@@ -142,13 +150,32 @@ def _simulate_partial(lengths: np.ndarray, rng: np.random.Generator):
     return [dataset(lengths, np.exp(x), y, surprisal_bits=z)], 0.0, {"given": ("surprisal_bits",)}
 
 
-def _simulate_types(lengths: np.ndarray, rng: np.random.Generator):
-    """300 token types with Zipf-like frequencies, whose entropy has a level of its own and whose strength has none."""
+def types_run(case: Case, lengths: np.ndarray, rng: np.random.Generator) -> xr.Dataset:
+    """Token types with Zipf-like frequencies, whose entropy has a level of its own.
+
+    Where there is a correlation, their strength has one too, and both are the same in all data sets: the interval
+    speaks of new responses over the same vocabulary.
+    """
     x, y = draw(rng, lengths, np.eye(2), np.eye(2)).T
-    weights = 1 / np.arange(1, 301)
-    types = rng.choice(300, size=x.size, p=weights / weights.sum())
-    run = dataset(lengths, x, y + rng.normal(size=300)[types], token_id=types)
-    return [run], 0.0, {"unit": "token_type"}
+    weights = 1 / np.arange(1, case.types + 1)
+    types = rng.choice(case.types, size=x.size, p=weights / weights.sum())
+    if case.within:
+        levels = np.random.default_rng(case.types).multivariate_normal([0, 0], pair_matrix(case.within), case.types)
+        return dataset(lengths, x + levels[types, 0], y + levels[types, 1], token_id=types)
+    return dataset(lengths, x, y + rng.normal(size=case.types)[types], token_id=types)
+
+
+@lru_cache
+def types_truth(case: Case, sets: int = 4000) -> float:
+    """What the estimate is on average over many data sets of this size: it shrinks towards 0 where types are rare."""
+    if not case.within:
+        return 0.0
+    rng, chosen = np.random.default_rng([1, case.types]), Options(unit="token_type")
+    found = [
+        Sampler.of(types_run(case, lengths_of(rng, case.responses), rng), chosen).draw(chosen).sample.statistic.estimate
+        for _ in range(sets)
+    ]
+    return float(np.tanh(np.mean(np.arctanh(found))))
 
 
 def naive(runs: list[xr.Dataset], case: Case, truth: float) -> bool:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,13 @@ import xarray as xr
 
 from inversion.errors import InputError, first_line
 from inversion.files import is_housekeeping, put
+from inversion.stored import StoredLists, as_texts, row_groups
 
 MANIFEST = "run.json"
 FORMAT = "inversion-run/2"
 UNFINISHED = ".unfinished"
+MOST_HELD = 2**30
+"""Bytes of norms up to which a run is held in memory; those of a larger one are read when they are looked at."""
 # Readings of a token that are numbers or text of its own, in the order of the columns.
 TOKEN_COLUMNS = {
     "token_id": pa.int32(),
@@ -259,25 +262,24 @@ def load_run(folder: str | os.PathLike[str]) -> xr.Dataset:
         InputError: The folder holds no run, or none of its shards is finished, or one is damaged.
     """
     manifest = read_manifest(folder)
-    tokens, responses = _read(folder, "tokens"), _read(folder, "responses")
     measurement = manifest["measurement"]
     layers, projections = measurement["layers"], measurement["projections"]
+    shapes = {"layer_entropy_bits": (len(layers),)}
+    shapes |= dict.fromkeys(measurement["norms"], (len(layers), len(projections)))
+    tokens, responses = _read(folder, "tokens", without=shapes), _read(folder, "responses")
     number = tokens["response"].to_numpy()
-    prompt_ids = pd.Series(responses["prompt_id"].to_pylist(), responses["response"].to_pylist())
+    prompt_ids = as_texts(responses["prompt_id"])
     variables: dict[str, Any] = {}
     for name in TOKEN_COLUMNS:
         if name in tokens.column_names:
-            values = tokens[name].to_pylist() if name in ("token_text", "part") else tokens[name].to_numpy()
-            variables[name] = ("token", values)
-    variables["layer_entropy_bits"] = (("token", "layer"), _matrix(tokens["layer_entropy_bits"], (len(layers),)))
-    for norm in measurement["norms"]:
-        shape = (len(layers), len(projections))
-        variables[norm] = (("token", "layer", "projection"), _matrix(tokens[norm], shape))
+            texts = name in ("token_text", "part")
+            variables[name] = ("token", as_texts(tokens[name]) if texts else tokens[name].to_numpy())
+    variables |= _lists(folder, shapes)
     coords = {
         "layer": layers,
         "projection": projections,
         "response": ("token", number),
-        "prompt_id": ("token", prompt_ids.loc[number].to_numpy(dtype=str)),
+        "prompt_id": ("token", prompt_ids[np.searchsorted(responses["response"].to_numpy(), number)]),
     }
     attributes = {
         **manifest["model"],
@@ -300,23 +302,40 @@ def load_responses(folder: str | os.PathLike[str]) -> pd.DataFrame:
     return _read(folder, "responses").to_pandas().set_index("response")
 
 
-def _read(folder: str | os.PathLike[str], kind: str) -> pa.Table:
+def _read(folder: str | os.PathLike[str], kind: str, without: Container[str] = ()) -> pa.Table:
     """Read the tables of one kind of the shards that stand, and check them against their records."""
-    root, standing = Path(folder).expanduser(), records(folder)
-    if not standing:
-        raise InputError(f"the run in {folder} has no finished part yet; let inversion probe go on.")
-    tables = [_read_table(root / f"{kind}-{shard:05d}.parquet", standing[shard]) for shard in standing]
+    tables = [_read_table(path, record, without) for path, record in _standing(folder, kind)]
     return pa.concat_tables([table for table in tables if len(table)] or tables[:1])
 
 
-def _read_table(path: Path, record: dict[str, Any]) -> pa.Table:
+def _standing(folder: str | os.PathLike[str], kind: str) -> list[tuple[Path, dict[str, Any]]]:
+    """Return the files of one kind that stand, and the records of their shards."""
+    root, standing = Path(folder).expanduser(), records(folder)
+    if not standing:
+        raise InputError(f"the run in {folder} has no finished part yet; let inversion probe go on.")
+    return [(root / f"{kind}-{shard:05d}.parquet", record) for shard, record in standing.items()]
+
+
+def _read_table(path: Path, record: dict[str, Any], without: Container[str]) -> pa.Table:
     fault = file_fault(path, record)
     if fault is None:
         try:
-            return pq.read_table(path)
+            names = [name for name in pq.read_schema(path).names if name not in without]
+            return pq.read_table(path, columns=names)
         except (pa.ArrowException, OSError) as error:
             fault = f"cannot be read ({first_line(error)})"
     raise InputError(f"{path} {fault}; {_repair(path.parent)}.")
+
+
+def _lists(folder: str | os.PathLike[str], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, xr.Variable]:
+    """Return the columns of lists of a run whose files have been checked: in memory where they are not too large."""
+    groups = row_groups([path for path, _ in _standing(folder, "tokens")])
+    found = {name: StoredLists(groups, name, shape) for name, shape in shapes.items()}
+    dims = ("token", "layer", "projection")
+    variables = {name: lists.variable(*dims[: len(lists.shape)]) for name, lists in found.items()}
+    if sum(variable.nbytes for variable in variables.values()) <= MOST_HELD:
+        return {name: variable.load() for name, variable in variables.items()}
+    return variables
 
 
 def file_fault(path: Path, record: dict[str, Any]) -> str | None:
@@ -404,11 +423,6 @@ def _clear(folder: Path) -> None:
 
 def _repair(folder: Path) -> str:
     return f"see what is whole with: inversion check {folder}"
-
-
-def _matrix(column: pa.ChunkedArray, shape: tuple[int, ...]) -> np.ndarray:
-    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return flat.reshape(len(column), *shape)
 
 
 def _differences(there: Any, here: Any, name: str = "") -> list[str]:

@@ -17,6 +17,7 @@ from inversion.statistics.strengths import (
     column,
     has_grid,
     layer_labels,
+    part,
     pick_layers,
     pick_projections,
     projection_labels,
@@ -24,7 +25,7 @@ from inversion.statistics.strengths import (
     strength_norms,
 )
 
-CELL_BYTES = 2**30
+CELL_BYTES = 3 * 2**28
 """Strengths of single layers are held up to about this size; more are read in several passes."""
 SHORT_NAMES = {"surprisal": "surprisal_bits", "entropy": "entropy_bits", "frequency": "log_frequency"}
 HOLDABLE = ("position", "surprisal_bits", "log_frequency", "logit_space")
@@ -251,7 +252,7 @@ class Columns:
         means = [SiteMean(len(layers) * len(projections), self.n_tokens) for layers, projections in places]
         for rows, block in blocks(grid):
             for mean, (layers, projections) in zip(means, places, strict=True):
-                mean.add(rows, block[:, layers][:, :, projections])
+                mean.add(rows, part(block, layers, projections))
         found = {}
         for selection, (layers, projections), mean in zip(selections, places, means, strict=True):
             names = tuple(all_layers[i] for i in layers), tuple(all_projections[i] for i in projections)
@@ -259,22 +260,23 @@ class Columns:
             found[selection] = Strength(values, *names, _unmeasured(mean, *names))
         return found
 
-    def cells(self, norm: str, layers: Any, projections: Any) -> Iterator[tuple[int, int, Floats]]:
+    def cells(self, norm: str, layers: Any, projections: Any) -> Iterator[list[tuple[int, int, np.ndarray]]]:
         """Strengths of single layers and projections: their places in the selection, and the (n,) values.
 
-        Only some layers are held at a time, so that a run larger than the memory can be read, in several passes.
+        Some layers come at a time, and only until the next are asked for, so that a run larger than the memory can be
+        read, in several passes.
         """
         grid = strength_grid(self.run, norm, layers, projections)
-        one_layer = max(grid.dtype.itemsize * self.n_tokens * grid.sizes["projection"], 1)
-        at_once = max(CELL_BYTES // one_layer, 1)
-        for first in range(0, grid.sizes["layer"], at_once):
-            part = grid.isel(layer=slice(first, first + at_once))
-            held = np.empty((part.sizes["layer"], part.sizes["projection"], self.n_tokens), part.dtype)
-            for rows, block in blocks(part):
-                held[:, :, rows] = np.moveaxis(block, 0, -1)
-            for i, j in np.ndindex(held.shape[:2]):
-                values = held[i, j] if self.order is None else held[i, j][self.order]
-                yield first + i, j, values
+        n_layers, n_projections = grid.sizes["layer"], grid.sizes["projection"]
+        one_layer = max(grid.dtype.itemsize * self.n_tokens * n_projections, 1)
+        at_once = min(max(CELL_BYTES // one_layer, 1), n_layers)
+        held = np.empty((at_once, n_projections, self.n_tokens), grid.dtype)
+        for first in range(0, n_layers, at_once):
+            some = grid.isel(layer=slice(first, first + at_once))
+            for rows, block in blocks(some):
+                held[: block.shape[1], :, rows] = np.moveaxis(block, 0, -1)
+            places = np.ndindex(some.sizes["layer"], n_projections)
+            yield [(first + i, j, held[i, j] if self.order is None else held[i, j][self.order]) for i, j in places]
 
 
 def _unmeasured(mean: SiteMean, layers: tuple[int, ...], projections: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The correlation for every layer and projection, with adjusted p-values and simultaneous intervals."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import xarray as xr
@@ -8,12 +9,15 @@ import xarray as xr
 from inversion.errors import InputError
 from inversion.statistics.core.adjust import q_values, simultaneous
 from inversion.statistics.core.inference import Inference, infer
-from inversion.statistics.core.ranks import Floats
+from inversion.statistics.core.ranks import Floats, Ints
 from inversion.statistics.layout import Columns, Strength
 from inversion.statistics.options import Interval, Method, Options, Unit
 from inversion.statistics.results import number
-from inversion.statistics.samples import Sampler
+from inversion.statistics.samples import Facts, Sampler
 from inversion.statistics.strengths import has_grid, layer_labels, projection_labels, strength_grid
+
+THREADS = 2
+"""Cells of a map that are worked on at once; each holds the ranks of all tokens."""
 
 
 def layer_map(
@@ -71,14 +75,19 @@ def layer_map_of(sampler: Sampler, options: Options) -> xr.Dataset:
     grid = strength_grid(run, norm, options.layers, options.projections)
     coords = {"layer": layer_labels(grid), "projection": projection_labels(grid)}
     shape = tuple(len(labels) for labels in coords.values())
-    found, labels, facts = [], [], []
-    for i, j, values in sampler.columns.cells(norm, options.layers, options.projections):
-        # One at a time: a sample holds ranks of all tokens.
+
+    def one(cell: tuple[int, int, np.ndarray]) -> tuple[Inference, Ints, Facts]:
+        i, j, values = cell
         site = Strength(values, (coords["layer"][i],), (coords["projection"][j],))
         drawn = sampler.draw(options, strength=site)
-        found.append(infer(drawn.sample, options.resampling))
-        labels.append(drawn.sample.labels)
-        facts.append(drawn.facts)
+        # Only these are kept: a sample holds the ranks of all tokens.
+        return infer(drawn.sample, options.resampling), drawn.sample.labels, drawn.facts
+
+    results = []
+    with ThreadPoolExecutor(THREADS) as threads:
+        for cells in sampler.columns.cells(norm, options.layers, options.projections):
+            results += [one(cells[0]), *threads.map(one, cells[1:])]
+    found, labels, facts = zip(*results, strict=True)
     joint = simultaneous(labels, found, options.resampling, sampler.clusters.names.size)
     columns = _table(found) | dict(zip(("simultaneous_low", "simultaneous_high"), joint, strict=True))
     columns["n_tokens"] = np.array([f.n_tokens for f in facts], dtype=np.intp)
@@ -88,13 +97,13 @@ def layer_map_of(sampler: Sampler, options: Options) -> xr.Dataset:
     return xr.Dataset(arrays, coords=coords, attrs=_attrs(sampler, options, found, notes))
 
 
-def _table(found: list[Inference]) -> dict[str, Floats]:
+def _table(found: Sequence[Inference]) -> dict[str, Floats]:
     names = ("estimate", "low", "high", "p_value", "standard_error")
     table = {name: np.array([getattr(f, name) for f in found], dtype=float) for name in names}
     return table | {"q_value": q_values(table["p_value"])}
 
 
-def _attrs(sampler: Sampler, options: Options, found: list[Inference], notes: tuple[str, ...]) -> dict:
+def _attrs(sampler: Sampler, options: Options, found: Sequence[Inference], notes: tuple[str, ...]) -> dict:
     columns = sampler.columns
     return {
         "method": options.method,

@@ -75,7 +75,7 @@ class Points:
         self.columns, self.clusters, self.used = columns, clusters, used
         self._whole = bool(used.all())
         self._variables: dict[str, Variable] = {}
-        self._pairs: dict[tuple[str, ...], Statistic] = {}
+        self._pairs: dict[tuple, Statistic] = {}
 
     def take(self, values: np.ndarray) -> np.ndarray:
         """The used ones of (N,) values, (n,)."""
@@ -113,28 +113,29 @@ class Points:
         """Number of points that are correlated."""
         return int(self.types.max(initial=-1)) + 1 if unit == "token_type" else self.responses[1].size
 
-    def variable(self, name: str, values: np.ndarray | None = None) -> Variable:
-        """The variable of a name; it is made of (N,) ``values`` the first time."""
-        if name not in self._variables and values is not None:
-            self._variables[name] = Variable(self.take(values), self.cluster, self.labels.size)
+    def new(self, values: np.ndarray) -> Variable:
+        """A variable of (N,) values."""
+        return Variable(self.take(values), self.cluster, self.labels.size)
+
+    def variable(self, name: str, values: np.ndarray) -> Variable:
+        """The variable of a name, made of (N,) ``values`` the first time."""
+        if name not in self._variables:
+            self._variables[name] = self.new(values)
         return self._variables[name]
 
-    def pair(self, a: str, b: str, options: Options) -> Statistic:
-        """The correlation of two variables that are there."""
-        key = (*sorted((a, b)), options.method, options.unit)
-        if key not in self._pairs:
-            x, y = self._variables[a], self._variables[b]
-            self._pairs[key] = (
-                type_statistic(x, y, self.types, options.method)
-                if options.unit == "token_type"
-                else COEFFICIENTS[options.method](x, y)
-            )
-        return self._pairs[key]
-
-    def forget(self, name: str) -> None:
-        """Drop a variable that will not be needed again, and its correlations."""
-        self._variables.pop(name, None)
-        self._pairs = {key: pair for key, pair in self._pairs.items() if name not in key[:2]}
+    def pair(self, x: Variable, y: Variable, options: Options) -> Statistic:
+        """The correlation of two variables; made once where both have a name here."""
+        key = (*sorted((id(x), id(y))), options.method, options.unit)
+        if key in self._pairs:
+            return self._pairs[key]
+        if options.unit == "token_type":
+            statistic = type_statistic(x, y, self.types, options.method)
+        else:
+            statistic = COEFFICIENTS[options.method](x, y)
+        named = {id(variable) for variable in self._variables.values()}
+        if {id(x), id(y)} <= named:
+            self._pairs[key] = statistic
+        return statistic
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ class Sampler:
 
     def __init__(self, columns: Columns, cluster: str):
         self.columns, self.clusters = columns, Clusters.of(columns, cluster)
-        self._points: Points | None = None
+        self._points: list[Points] = []
 
     @classmethod
     def of(cls, run: xr.Dataset | Columns, options: Options) -> "Sampler":
@@ -196,17 +197,13 @@ class Sampler:
         held = {name: columns.number(name) for name in options.given}
         used, lost = usable({"strength": strength.values, "entropy": columns.entropy_bits, **held}, keep)
         points = self._points_of(used)
-        name = "strength" if once else repr(options.selection)
-        x, y = points.variable(name, strength.values), points.variable("entropy", columns.entropy_bits)
-        for given, values in held.items():
-            points.variable(given, values)
-        names = [name, "entropy", *held]
-        reason = _why_undefined(points, names, options)
-        statistic = undefined(points.labels.size) if reason else _statistic(points, names, options)
+        x = points.new(strength.values) if once else points.variable(repr(options.selection), strength.values)
+        y = points.variable("entropy", columns.entropy_bits)
+        variables = [x, y, *(points.variable(name, values) for name, values in held.items())]
+        reason = _why_undefined(points, variables, options)
+        statistic = undefined(points.labels.size) if reason else _statistic(points, variables, options)
         shares = np.bincount(points.cluster, minlength=points.labels.size) / max(x.values.size, 1)
         facts = self._facts(points, options, strength, keep, lost)
-        if once:
-            points.forget(name)
         return Drawn(Sample(statistic, shares, points.labels, reason), facts, points, x, y)
 
     def _facts(
@@ -229,9 +226,13 @@ class Sampler:
         )
 
     def _points_of(self, used: Mask) -> Points:
-        if self._points is None or not np.array_equal(self._points.used, used):
-            self._points = Points(self.columns, self.clusters, used)
-        return self._points
+        # Those of the whole run are kept, and those that were asked for last.
+        for points in self._points:
+            if np.array_equal(points.used, used):
+                return points
+        points = Points(self.columns, self.clusters, used)
+        self._points = [*self._points[:1], points]
+        return points
 
 
 def usable(numbers: Mapping[str, Floats], keep: Mask | None) -> tuple[Mask, dict[str, int]]:
@@ -262,7 +263,7 @@ def counted(count: int, what: str) -> str:
     return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
-def _why_undefined(points: Points, names: list[str], options: Options) -> str | None:
+def _why_undefined(points: Points, variables: list[Variable], options: Options) -> str | None:
     """The reason why no correlation can be computed, or None."""
     n_points = points.n_points(options.unit)
     if n_points == 0:
@@ -271,14 +272,13 @@ def _why_undefined(points: Points, names: list[str], options: Options) -> str | 
         what = "distinct token" if options.unit == "token_type" else "token"
         few = "is too few" if n_points == 1 else "are too few"
         return f"{counted(n_points, what)} {few}: at least {MIN_POINTS} are needed"
-    for name, shown in zip(names, ("strength", "entropy", *options.given), strict=True):
-        values = points.variable(name).values
-        if values.min() == values.max():
+    for variable, shown in zip(variables, ("strength", "entropy", *options.given), strict=True):
+        if variable.values.min() == variable.values.max():
             return f"{shown} is constant"
     return None
 
 
-def _statistic(points: Points, names: list[str], options: Options) -> Statistic:
+def _statistic(points: Points, variables: list[Variable], options: Options) -> Statistic:
     if not options.given:
-        return points.pair(*names, options)
-    return partial_statistic(len(names), lambda i, j: points.pair(names[i], names[j], options))
+        return points.pair(*variables[:2], options)
+    return partial_statistic(len(variables), lambda i, j: points.pair(variables[i], variables[j], options))

@@ -133,17 +133,33 @@ class SiteMean:
 
     def add(self, rows: slice, block: np.ndarray) -> None:
         """Add the norms of some tokens, (b, layer, projection)."""
-        flat = block.reshape(len(block), self.measured.size).astype(float)
+        flat = block.reshape(len(block), self.measured.size)
         finite = np.isfinite(flat)
-        self.measured |= finite.any(axis=0)
-        self.counts[rows] = finite.sum(axis=1)
-        self.sums[rows] = np.where(finite, flat, 0.0).sum(axis=1)
+        if finite.all():
+            self.measured[:] |= len(block) > 0
+            self.counts[rows] = self.measured.size
+            self.sums[rows] = flat.sum(axis=1, dtype=float)
+        else:
+            self.measured |= finite.any(axis=0)
+            self.counts[rows] = finite.sum(axis=1)
+            self.sums[rows] = np.where(finite, flat, 0.0).sum(axis=1, dtype=float)
 
     @property
     def values(self) -> Floats:
         """The means, (n,)."""
         there = int(self.measured.sum())
         return np.where((self.counts == there) & (there > 0), self.sums / max(there, 1), np.nan)
+
+
+def part(block: np.ndarray, layers: list[int], projections: list[int]) -> np.ndarray:
+    """Some layers and projections of norms (b, layer, projection); a view where they are neighbours."""
+    rows, columns = (_neighbours(places) for places in (layers, projections))
+    return block[:, rows][:, :, columns]
+
+
+def _neighbours(places: list[int]) -> slice | list[int]:
+    first, last = places[0], places[-1]
+    return slice(first, last + 1) if len(places) == last - first + 1 else places
 
 
 def mean_strength(values: np.ndarray) -> Floats:
@@ -165,6 +181,6 @@ def strength(
     grid = strength_grid(run, norm)
     rows, columns = pick_layers(layer_labels(grid), layers), pick_projections(projection_labels(grid), projections)
     mean = SiteMean(len(rows) * len(columns), grid.sizes["token"])
-    for part, block in blocks(grid):
-        mean.add(part, block[:, rows][:, :, columns])
+    for tokens, block in blocks(grid):
+        mean.add(tokens, part(block, rows, columns))
     return mean.values, tuple(layer_labels(grid)[i] for i in rows), tuple(projection_labels(grid)[i] for i in columns)

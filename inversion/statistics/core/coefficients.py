@@ -70,7 +70,7 @@ def correlation(x: Floats, y: Floats, method: str) -> float:
     if method == "kendall":
         return tau(x, y)
     if method == "spearman":
-        x, y = (doubled_ranks(v) - (v.size + 1.0) for v in (x, y))
+        x, y = (doubled_ranks(v)[0] - (v.size + 1.0) for v in (x, y))
     return _product_moment(standardise(x), standardise(y))
 
 

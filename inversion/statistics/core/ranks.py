@@ -46,14 +46,18 @@ class Variable:
         self._margins: dict[int | None, Margin] = {}
 
     @cached_property
+    def _ranked(self) -> tuple[Ints, int]:
+        return doubled_ranks(self.values)
+
+    @property
     def doubled_ranks(self) -> Ints:
         """Twice the average rank (1..n) of each value, (n,)."""
-        return doubled_ranks(self.values)
+        return self._ranked[0]
 
     def by(self, cluster: Ints, n_clusters: int) -> "Variable":
         """The same values in other clusters, without ranking them again."""
         other = Variable(self.values, cluster, n_clusters)
-        other.__dict__["doubled_ranks"] = self.doubled_ranks
+        other.__dict__["_ranked"] = self._ranked
         return other
 
     def margin(self, most_groups: int | None = None) -> Margin:
@@ -64,11 +68,12 @@ class Variable:
 
     def _grouped(self, most_groups: int | None) -> Margin:
         # Ranks are whole numbers up to 2n, so that groups are numbered by counting instead of sorting once more.
-        keys = self.doubled_ranks
-        ids, n_groups = _numbered(keys, 2 * keys.size + 1)
-        if most_groups is not None and n_groups > most_groups:
-            group_of_rank = np.arange(-1, 2 * keys.size) * most_groups // (2 * keys.size)
-            ids, n_groups = _numbered(group_of_rank[keys], most_groups)
+        ranks, n_distinct = self._ranked
+        n = ranks.size
+        if most_groups is None or n_distinct <= most_groups:
+            ids, n_groups = _numbered(ranks, 2 * n + 1)
+        else:
+            ids, n_groups = _numbered((ranks - 1) * np.int64(most_groups) // (2 * n), most_groups)
         shape = (self.n_clusters, n_groups)
         table = np.bincount(self.cluster * n_groups + ids, minlength=shape[0] * shape[1]).reshape(shape).astype(float)
         return Margin(ids, table, table.sum(axis=0))
@@ -76,22 +81,24 @@ class Variable:
 
 def _numbered(keys: Ints, n_keys: int) -> tuple[Ints, int]:
     """Number the distinct ones of whole ``keys`` below ``n_keys`` in ascending order: (n,) numbers, and how many."""
-    there = np.zeros(n_keys, bool)
-    there[keys] = True
+    there = np.bincount(keys, minlength=n_keys) > 0
     n_groups = int(np.count_nonzero(there))
-    numbers = np.cumsum(there, dtype=np.int64) - 1
-    return numbers.astype(np.min_scalar_type(max(n_groups - 1, 0)))[keys], n_groups
+    numbers = (np.cumsum(there) - 1).astype(np.min_scalar_type(max(n_groups - 1, 0)))
+    return numbers[keys], n_groups
 
 
-def doubled_ranks(values: Floats) -> Ints:
-    """Twice the average rank (1..n) of each value, (n,): whole numbers, so that sums of them are exact."""
+def doubled_ranks(values: Floats) -> tuple[Ints, int]:
+    """Twice the average rank (1..n) of each value, (n,), and how many distinct values there are.
+
+    Ranks are doubled to be whole numbers, so that sums of them are exact.
+    """
     order = np.argsort(values)
     ordered = values[order]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: values.size])
     ends = np.append(starts[1:], values.size)
     ranks = np.empty(values.size, np.int32 if values.size < 2**30 else np.int64)
-    ranks[order] = np.repeat(starts + ends + 1, ends - starts)
-    return ranks
+    ranks[order] = starts + ends + 1 if starts.size == values.size else np.repeat(starts + ends + 1, ends - starts)
+    return ranks, starts.size
 
 
 def relative_midranks(mass: Floats) -> Floats:

@@ -8,8 +8,8 @@ Leaving out a whole cluster overstates the error at this unit, for three reasons
 - ranks of few points move in whole steps, mostly not at all and sometimes by one, so squares of their moves are too
   large. Here ranks are smoothed over about half the averages' own noise: a rank's slope is the number of types within
   a window, over its width;
-- where both averages are noisy, the product of the noise of two clusters is counted at each of the two. These
-  second-order terms are taken off the variance (Efron & Stein 1981).
+- where both averages are noisy, the product of the noise of two clusters is counted at each of the two, and that of a
+  cluster's own noise twice. These second-order terms are taken off the variance (Efron & Stein 1981).
 
 The amounts are of first order, with the second-order terms as one factor. K clusters, T types.
 """
@@ -32,7 +32,8 @@ class TypeMeans:
     mean: Floats  # (T,)
     cluster: Ints  # (m,)
     type: Ints  # (m,)
-    move: Floats  # (m,) what the cluster adds to the type's average; 0 where it has all of its occurrences
+    move: Floats  # (m,) what the cluster adds to the type's average, corrected; 0 where it has all of its occurrences
+    plain: Floats  # (m,) the same without the correction
     alone: np.ndarray  # (m,) whether it has
     n_clusters: int
 
@@ -46,17 +47,18 @@ class TypeMeans:
         mean = np.bincount(types, values) / np.bincount(types)
         alone = share >= 1.0
         own = np.bincount(of_token, values) / counts
-        move = np.where(alone, 0.0, (own - mean[t]) * share / np.sqrt(np.where(alone, 1.0, 1.0 - share)))
-        return cls(mean, k, t, move, alone, n_clusters)
+        plain = np.where(alone, 0.0, (own - mean[t]) * share)
+        move = plain / np.sqrt(np.where(alone, 1.0, 1.0 - share))
+        return cls(mean, k, t, move, plain, alone, n_clusters)
 
     def per_cluster(self, values: Floats) -> Floats:
         """Sum (m,) values by cluster, (K,)."""
         return np.bincount(self.cluster, values, self.n_clusters)
 
-    def table(self) -> Floats:
-        """The moves as a table, (K, T)."""
+    def table(self, values: Floats) -> Floats:
+        """(m,) values as a table, (K, T), 0 where there is none."""
         table = np.zeros((self.n_clusters, self.mean.size))
-        table[self.cluster, self.type] = self.move
+        table[self.cluster, self.type] = values
         return table
 
 
@@ -76,17 +78,20 @@ def _kept(amounts: Floats, a: "_Scale", b: "_Scale") -> float:
     variance = float((amounts**2).sum())
     if variance == 0:
         return 1.0
-    pairs = a.moves() @ b.moves().T / (a.spread * b.spread)
+    pairs = a.moves(a.means.move) @ b.moves(b.means.move).T
     pairs = pairs + pairs.T
     np.fill_diagonal(pairs, 0.0)
-    twice = 0.5 * float((pairs**2).sum()) / variance
+    own = 2 * np.einsum("kt,kt->k", a.moves(a.means.plain), b.moves(b.means.plain))
+    # A pair's term adds its square to the variance and counts twice; an own term adds a quarter and counts once.
+    excess = (0.5 * (pairs**2).sum() + 0.75 * ((own - own.mean()) ** 2).sum()) / (a.spread * b.spread) ** 2 / variance
     # Rounded, since the last bits of the product depend on the number of threads.
-    return max(1.0 - float(f"{twice:.9g}"), LEAST_KEPT)
+    return max(1.0 - float(f"{excess:.9g}"), LEAST_KEPT)
 
 
 class _Scale:
     """Centred averages on the scale that is correlated: ``values`` (T,), of root sum of squares ``spread``."""
 
+    means: TypeMeans
     values: Floats
     spread: float
 
@@ -98,8 +103,8 @@ class _Scale:
         """What each type adds to the correlation by being there, (T,)."""
         raise NotImplementedError
 
-    def moves(self) -> Floats:
-        """How far each cluster moves each value, (K, T)."""
+    def moves(self, values: Floats) -> Floats:
+        """How far each cluster moves each value of the scale, (K, T), from its (m,) moves of the averages."""
         raise NotImplementedError
 
     def correlation(self, other: "_Scale") -> float:
@@ -123,8 +128,8 @@ class _Values(_Scale):
         u, v = self.values / self.spread, other.values / other.spread
         return u * v - self.correlation(other) * (u**2 + v**2) / 2
 
-    def moves(self) -> Floats:
-        table = self.means.table()
+    def moves(self, values: Floats) -> Floats:
+        table = self.means.table(values)
         return table - table.mean(axis=1, keepdims=True)
 
 
@@ -134,7 +139,7 @@ class _Ranks(_Scale):
     def __init__(self, means: TypeMeans):
         self.means = means
         n = means.mean.size
-        self.values = (doubled_ranks(means.mean) - (n + 1.0)) / (2 * n)
+        self.values = (doubled_ranks(means.mean)[0] - (n + 1.0)) / (2 * n)
         self.spread = float(np.sqrt((self.values**2).sum()))
         self.order = np.argsort(means.mean, kind="stable")
         ordered, half = means.mean[self.order], _half_width(means)
@@ -151,8 +156,8 @@ class _Ranks(_Scale):
         total = self.values * other.values + _above(self.values, other.values) + _above(other.values, self.values)
         return (total - total.mean()) / (self.spread * other.spread)
 
-    def moves(self) -> Floats:
-        return self._against_neighbours(self.means.table())
+    def moves(self, values: Floats) -> Floats:
+        return self._against_neighbours(self.means.table(values))
 
     def _against_neighbours(self, rows: Floats) -> Floats:
         """For each type: the sum over its neighbours of its own value minus theirs, times the density. (R, T)."""
