@@ -63,9 +63,9 @@ class RecoverSave:
         """Run the command."""
         _require_place(self.out)
         from inversion.recover import save_gradient, text_gradient
-        from inversion.responses import read_problems
+        from inversion.responses import read_problems, require_texts
 
-        problems = read_problems(self.prompts, self.limit, self.seed)
+        problems = require_texts(read_problems(self.prompts, self.limit, self.seed), "inversion recover")
         model = _load(self.model, self.device, self.dtype)
         texts = [problem.prompt + (problem.response or "") for problem in problems]
         file = save_gradient(text_gradient(model, texts, noise=self.noise, seed=self.seed), self.out)

@@ -23,7 +23,7 @@ from inversion.experiments.spec import DEMO, TrainSpec
 from inversion.files import claim, holds, put
 from inversion.measure import measure_run
 from inversion.models import load_checkpoint, load_model
-from inversion.responses import Generation, Problem, read_problems
+from inversion.responses import Generation, Problem, read_problems, require_texts
 from inversion.runs import load_responses, load_run
 from inversion.scoring import Scorer, Unscorable, accuracy, score_of, scorer_for
 from inversion.shipped import PROBLEMS
@@ -120,6 +120,7 @@ def training_problems(spec: TrainSpec) -> tuple[list[Problem], list[Problem]]:
                 "held_out_limit or give more problems."
             )
         problems, held_out = both[: -spec.held_out_limit], both[-spec.held_out_limit :]
+    problems, held_out = require_texts(problems, "training"), require_texts(held_out, "training")
     return _scored(spec, problems), _scored(spec, held_out)
 
 

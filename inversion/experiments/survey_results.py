@@ -1,6 +1,6 @@
 """What a survey found: a table with intervals, comparisons of models, the fingerprint figure and the report."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from inversion.runs import load_run
 from inversion.scoring import accuracy
 from inversion.statistics import Difference, compare
 from inversion.statistics.core.adjust import q_values
+from inversion.statistics.options import Unit
 from inversion.statistics.results import p_text
 from inversion.tables import markdown_table, text_table
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 TABLE = ("run", "right", "responses", "tokens", "bits", "rho, positions", "rho, token types", "|e - p|, positions")
 PAIRS = ("first", "second", "difference of rho", "p", "q", "compared by")
-UNITS = ("position", "token_type")
+UNITS: tuple[Unit, ...] = ("position", "token_type")
 
 
 def write_results(survey: Survey, out: Path, *, resamples: int = 2000, tell: Callable[[str], None] = print) -> None:
@@ -44,9 +45,10 @@ def write_results(survey: Survey, out: Path, *, resamples: int = 2000, tell: Cal
     table = [_table_row(cell.name, found[cell.name]) for cell in cells]
     # Every pair is a test: q is p adjusted for all of them, after Benjamini and Hochberg.
     adjusted = q_values(np.array([difference.p_value for _, _, difference in pairs]))
-    compared = [_pair_row(*pair, q) for pair, q in zip(pairs, adjusted, strict=True)]
+    compared = [_pair_row(a, b, difference, q) for (a, b, difference), q in zip(pairs, adjusted, strict=True)]
     _write_csv(out / "survey.csv", [_numbers(cell, found[cell.name]) for cell in cells])
-    _write_csv(out / "pairs.csv", [_pair_numbers(*pair, q) for pair, q in zip(pairs, adjusted, strict=True)])
+    numbers = [_pair_numbers(a, b, difference, q) for (a, b, difference), q in zip(pairs, adjusted, strict=True)]
+    _write_csv(out / "pairs.csv", numbers)
     text = _page(table, compared)
     put(out / "survey.md", lambda path: path.write_text(text, encoding="utf-8"))
     folders = [cell.folder(out) for cell in cells]
@@ -81,7 +83,7 @@ def _findings(cell: Cell, out: Path, resamples: int) -> Findings:
     return findings_of(run, _norm(cell), resamples=resamples, seed=cell.survey.seed)
 
 
-def _pairs(survey: Survey, cells: list[Cell], out: Path, resamples: int) -> Any:
+def _pairs(survey: Survey, cells: list[Cell], out: Path, resamples: int) -> Iterator[tuple[str, str, Difference]]:
     """Yield names and difference of every two models that are compared, within each benchmark and measurement."""
     by_place = {(cell.model, cell.benchmark, cell.measurement): cell for cell in cells}
     for first, second in survey.compared():
@@ -90,10 +92,11 @@ def _pairs(survey: Survey, cells: list[Cell], out: Path, resamples: int) -> Any:
                 pair = [by_place.get((model, benchmark, measurement)) for model in (first, second)]
                 if pair[0] is None or pair[1] is None:
                     continue
-                runs = [load_run(cell.folder(out)) for cell in pair if cell is not None]
+                a, b = (load_run(cell.folder(out)) for cell in pair if cell is not None)
                 for unit in UNITS:
-                    options = {"unit": unit, "resamples": resamples, "seed": survey.seed}
-                    yield pair[0].name, pair[1].name, compare(*runs, _norm(pair[0]), **options)
+                    norm, seed = _norm(pair[0]), survey.seed
+                    difference = compare(a, b, norm, unit=unit, resamples=resamples, seed=seed)
+                    yield pair[0].name, pair[1].name, difference
 
 
 def _table_row(name: str, found: Findings) -> tuple[str, ...]:

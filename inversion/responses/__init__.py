@@ -3,7 +3,7 @@
 from inversion.responses.benchmarks import BENCHMARKS
 from inversion.responses.chat import Frame, few_shot_source, read_examples
 from inversion.responses.generation import Generation, Written, end_tokens, generate, write_responses
-from inversion.responses.problems import Problem, Source, read_problems, shipped_problems
+from inversion.responses.problems import Problem, Source, read_problems, require_texts, shipped_problems
 
 __all__ = [
     "BENCHMARKS",
@@ -17,6 +17,7 @@ __all__ = [
     "generate",
     "read_examples",
     "read_problems",
+    "require_texts",
     "shipped_problems",
     "write_responses",
 ]

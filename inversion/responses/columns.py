@@ -115,8 +115,8 @@ def ids_of(value: Any, where: str) -> tuple[int, ...] | None:
             raise InputError(f"{where} is not a list of token ids; write it as one.") from error
     if value is None:
         return None
-    ids = list(value) if isinstance(value, Sequence) or hasattr(value, "tolist") else [None]
-    if not all(isinstance(token, int) and not isinstance(token, bool) and token >= 0 for token in ids):
+    ids = list(value) if isinstance(value, Sequence) else None
+    if ids is None or not all(isinstance(token, int) and not isinstance(token, bool) and token >= 0 for token in ids):
         raise InputError(f"{where} is not a list of token ids; write whole numbers from 0 up.")
     return tuple(ids)
 

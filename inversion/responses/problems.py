@@ -219,6 +219,20 @@ def read_problems(
     return Source(source, limit, seed, options or {}, **more).read()
 
 
+def require_texts(problems: Sequence[Problem], what: str) -> list[Problem]:
+    """Return problems whose prompts are texts.
+
+    Raises:
+        InputError: One is a conversation or is token ids only, which ``what`` does not read.
+    """
+    for number, problem in enumerate(problems, 1):
+        if not problem.prompt:
+            raise InputError(
+                f"problem {number} is a conversation or token ids, and {what} reads texts; write its prompt as a text."
+            )
+    return list(problems)
+
+
 def shipped_problems(limit: int | None = None) -> list[Problem]:
     """Return the shipped held-out problems, for models that answer between tags: a response without tags is wrong."""
     problems = read_problems(str(PROBLEMS), limit)

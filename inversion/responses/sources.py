@@ -140,7 +140,7 @@ def _folder_rows(path: Path, subset: str | None, split: str | None) -> Sequence[
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is a damaged data set ({_first_line(error)}); save it again.") from error
     if isinstance(data, DatasetDict):
-        data = data[_choose("split", split, list(data), str(path))]
+        data = data[_choose("split", split, [str(name) for name in data], str(path))]
     elif split:
         raise InputError(f"{path} holds a single split; leave --split out.")
     return data  # pyright: ignore[reportReturnType]
@@ -149,6 +149,7 @@ def _folder_rows(path: Path, subset: str | None, split: str | None) -> Sequence[
 def _load(name: str, subset: str | None, split: str | None, **options: Any) -> Sequence[Row]:
     """Read a data set by ``datasets``, once it is clear which part of it is meant."""
     import datasets
+    from datasets.exceptions import DatasetsError
 
     revision = options.pop("revision", None)
     try:
@@ -159,7 +160,7 @@ def _load(name: str, subset: str | None, split: str | None, **options: Any) -> S
         return list(datasets.load_dataset(name, subset, split=split, revision=revision, **options))  # pyright: ignore
     except InputError:
         raise
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise InputError(
             f"cannot read a data set from {name}: {_first_line(error)}; give a file, a folder or a hub data set that "
             "you can reach."

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from inversion import InputError
-from inversion.responses import read_problems
+from inversion.responses import read_problems, require_texts
 
 # Beside the clone, or further up where the clone is a worktree.
 DATA = next((p for parent in Path(__file__).parents if (p := parent / "shared" / "data").is_dir()), Path("shared/data"))
@@ -171,3 +171,10 @@ def test_real_files_are_read(name, how, count, answer, begins):
     if name == "math-8-samples-10.jsonl":
         assert len({p.prompt for p in problems}) == 10
         assert first.response is not None
+
+
+def test_conversations_are_refused_where_texts_are_needed(jsonl):
+    problems = read_problems(jsonl({"prompt": "p"}, {"prompt": [{"role": "user", "content": "q"}]}))
+    assert require_texts(problems[:1], "training") == problems[:1]
+    with pytest.raises(InputError, match="problem 2 is a conversation or token ids, and training reads texts"):
+        require_texts(problems, "training")
