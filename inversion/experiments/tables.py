@@ -2,7 +2,9 @@
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t
+
+from inversion.statistics.seeds import seed_interval
+from inversion.tables import markdown_table
 
 REFERENCE = "grpo"
 SHOWN = {
@@ -18,20 +20,6 @@ SHOWN = {
 }
 """Column of ``comparison.csv`` -> heading and format in the table."""
 DIFFERENCES = ("pass_at_1", "PASS", "rho_position", "rho_token_type", "tokens")
-
-
-def seed_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
-    """Return the mean over seeds and the t-interval for it; NaN bounds with fewer than two seeds.
-
-    Args:
-        values: One a seed, (s,).
-        level: Of the interval.
-    """
-    mean, n = float(np.mean(values)), len(values)
-    if n < 2:
-        return mean, np.nan, np.nan
-    half = float(t.ppf((1 + level) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return mean, mean - half, mean + half
 
 
 def paired_differences(rows: pd.DataFrame, column: str, method: str, reference: str = REFERENCE) -> np.ndarray:
@@ -85,5 +73,4 @@ def _cell(values: np.ndarray, form: str) -> str:
 
 
 def _markdown(lines: list[list[str]]) -> str:
-    head, *body = ("| " + " | ".join(line) + " |" for line in lines)
-    return "\n".join([head, "|" + "---|" * len(lines[0]), *body]) + "\n"
+    return markdown_table(lines[0], lines[1:]) + "\n"

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 
-from inversion.figures.of_runs import UNITS
 from inversion.figures.panels import (
+    ACCURACY,
     REPORTED,
     RHO,
+    UNIT_NAMES,
     Drawn,
     band_table,
-    course,
     legend_above,
     legend_of_figure,
     spread,
@@ -31,7 +31,7 @@ CONTROLS = {
 }
 WAYS = ({}, {"marker": "v", "linestyle": (0, (4, 1, 1, 1))}, {"marker": "D", "linestyle": (0, (1, 1))})
 """What tells the stages of one panel apart; colour tells the units."""
-ACCURACY = {"color": "#000000", "marker": "P", "linestyle": (0, (4, 1, 1, 1))}
+ACCURACY_LOOK = {"color": "#000000", "marker": "P", "linestyle": (0, (4, 1, 1, 1))}
 
 
 def stage_rows(lineage: Table, stage: str, norm: str) -> Table:
@@ -43,14 +43,14 @@ def stage_rows(lineage: Table, stage: str, norm: str) -> Table:
 def unit_bands(lineage: Table, stage: str, norm: str) -> list[Band]:
     """The correlation along a stage, a curve a unit of analysis."""
     rows = stage_rows(lineage, stage, norm)
-    rows = rows.assign(unit=rows["unit"].map(UNITS))
+    rows = rows.assign(unit=rows["unit"].map(UNIT_NAMES))
     return table_bands(rows[rows["unit"].notna()], "unit", "estimate")
 
 
 def accuracy_band(lineage: Table, stage: str, norm: str) -> Band:
-    """Share of right responses along a stage."""
+    """Accuracy along a stage."""
     rows = stage_rows(lineage, stage, norm)
-    rows = rows[rows["unit"] == "position"][["seed", "step", "accuracy"]].assign(label="share right")
+    rows = rows[rows["unit"] == "position"][["seed", "step", "accuracy"]].assign(label=ACCURACY)
     return table_bands(rows, "label", "accuracy")[0]
 
 
@@ -65,18 +65,17 @@ def _stage_figure(
     figure, axes = new_figure(COLUMN_INCHES, 3.3, rows=2, sharex=True, height_ratios=(2.3, 1))
     with style():
         upper, lower = axes[:, 0]
-        curves([accuracy], lower, log=True, seeds=False, looks=[ACCURACY], ylabel="share right")
+        curves([accuracy], lower, log=True, seeds=False, looks=[ACCURACY_LOOK], ylabel=ACCURACY)
         lower.set_ylim(-0.03, 1.03)
         # Last, since both panels share the steps' axis, and this one reaches as far as the reported marks.
         curves(bands, upper, reference=reference, log=True, xlabel="", ylabel=RHO)
         upper.axhline(0, color=GREY, linewidth=0.6, zorder=0)
         legend_above(upper, 2)
-    said = "; ".join(course(band) for band in bands)
     yield Drawn(
         name,
         figure,
-        f"**{title}** Spearman ρ of token entropy and {sources.norm} strength on the models' own responses: {said}. "
-        f"Below: {course(accuracy)}. {spread(bands, thin=True)} {REPORTED}\n\n{band_table([*bands, accuracy])}",
+        f"**{title}** Above: Spearman ρ of token entropy and {sources.norm} strength on sampled responses. "
+        f"Below: their accuracy. {spread(bands, thin=True)} {REPORTED}\n\n{band_table([*bands, accuracy])}",
     )
 
 
@@ -139,14 +138,13 @@ def trajectory_figure(sources: Sources) -> Iterator[Drawn]:
         pairs = zip(named["stage"], named["start"], strict=True)
         told = [f"{STAGES[stage]} from {start.replace('/', ' step ')}" for stage, start in pairs]
         starts = f" Starts: {', '.join(told)}." if told else ""
-    said = ". ".join(f"{title.capitalize()}: {'; '.join(map(course, bands))}" for title, bands in panels.items())
     every = [band for bands in panels.values() for band in bands]
     tables = "\n\n".join(f"{title}:\n\n{band_table(bands)}" for title, bands in panels.items())
     yield Drawn(
         "trajectory",
         figure,
         f"**From random weights to reinforcement learning.** Spearman ρ of token entropy and {sources.norm} strength; "
-        f"steps count from the start of each stage.{starts} {said}. {spread(every)} {REPORTED} "
+        f"steps count from the start of each stage.{starts} {spread(every)} {REPORTED} "
         f"Their marks in the last panel count from the end of their fine-tuning.\n\n{tables}",
     )
 
@@ -180,13 +178,12 @@ def layer_curves_figure(sources: Sources) -> Iterator[Drawn]:
         drawn, names = axes[0, 0].get_legend_handles_labels()
         legend_of_figure(figure, dict(zip(names, drawn, strict=True)), 8)
     every = [band for bands in panels.values() for band in bands]
-    said = ". ".join(f"{name}: {'; '.join(map(course, bands))}" for name, bands in panels.items())
     tables = "\n\n".join(f"{name}:\n\n{band_table(bands)}" for name, bands in panels.items())
     yield Drawn(
         "layer-curves",
         figure,
         "**Layers along fine-tuning.** Spearman ρ of token entropy and the strength of a single layer and projection, "
-        f"over positions. {said}. {spread(every)}\n\n{tables}",
+        f"over positions. {spread(every)}\n\n{tables}",
     )
 
 
@@ -219,11 +216,10 @@ def controls_figure(sources: Sources) -> Iterator[Drawn]:
             curves(bands, ax, log=True, seeds=False, ylabel=RHO if ax is axes[0, 0] else "")
             ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
             legend_above(ax, 1)
-    said = "; ".join(map(course, found.values()))
     yield Drawn(
         "controls",
         figure,
         f"**Controls along fine-tuning.** Spearman ρ of token entropy and {sources.norm} strength over positions, and "
-        f"what could explain it: {said}. {spread(list(found.values()))}\n\n"
+        f"what could explain it. {spread(list(found.values()))}\n\n"
         f"{band_table(list(found.values()))}",
     )

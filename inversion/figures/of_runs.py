@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from inversion.errors import InputError
-from inversion.figures.panels import REPORTED, Drawn, signed
+from inversion.figures.panels import REPORTED, UNIT_NAMES, Drawn, signed
 from inversion.figures.sources import STAGES, Sources, Table
 from inversion.findings import Findings
 from inversion.plots import (
@@ -26,8 +26,6 @@ from inversion.plots.maps import colour_bar
 from inversion.reference import FINGERPRINT
 from inversion.statistics import specification_curve as all_specifications
 from inversion.statistics.results import span
-
-UNITS = {"position": "positions", "token_type": "token types"}
 
 
 def grid(count: int, height: float):
@@ -146,7 +144,7 @@ def stage_bars(lineage: Table, norm: str) -> list[Bar]:
     bars = []
     present = [(name, rows) for name, rows in groups if len(rows)]
     for i, (name, rows) in enumerate(present):
-        for k, (unit, series) in enumerate(UNITS.items()):
+        for k, (unit, series) in enumerate(UNIT_NAMES.items()):
             mine = rows[rows["unit"] == unit]
             if not len(mine):
                 continue
@@ -189,6 +187,13 @@ def fingerprint_figure(sources: Sources) -> Iterator[Drawn]:
 CHOICES = ("seed", "texts", "norm", "unit", "control")
 KEPT = ("none", "partial", "within", "sure", "computed")
 """Controls that are an answer to the same question, not a null."""
+CHOICE_NAMES = {
+    "own": "sampled",
+    "reference": "teacher-forced",
+    "sure": "low-entropy tokens",
+    "own_t0.5": "sampled at 0.5",
+}
+"""Values in the tables of a lineage -> their names in figures, where the field has another word."""
 
 
 def lineage_rows(lineage: Table, stage: str) -> SpecificationRows:
@@ -206,7 +211,7 @@ def lineage_rows(lineage: Table, stage: str) -> SpecificationRows:
     for kind in CHOICES:
         values = rows[kind].astype(str)
         for value in dict.fromkeys(sorted(values)) if values.nunique() > 1 else []:
-            choices.append(f"{kind}: {value.replace('_', ' ')}")
+            choices.append(f"{kind}: {CHOICE_NAMES.get(value, value.replace('_', ' '))}")
             chosen.append((values == value).to_numpy())
     estimate, low, high = (rows[name].to_numpy(float) for name in ("estimate", "low", "high"))
     mask = np.array(chosen, dtype=bool).reshape(len(choices), len(rows))

@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
 
-from inversion.figures.panels import RHO, Drawn, band_table, legend_above, signed, spread
+from inversion.figures.panels import ACCURACY, RHO, Drawn, band_table, legend_above, signed, spread
 from inversion.figures.sources import Sources, Table
 from inversion.plots import PAGE_INCHES, Band, curves, new_figure, style, table_bands
 from inversion.plots.style import GREY, look
+from inversion.statistics.seeds import seed_interval
+from inversion.tables import markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MEASURES = {"accuracy": "share right", "rho_position": "ρ, positions", "rho_token_type": "ρ, token types"}
+MEASURES = {"accuracy": ACCURACY, "rho_position": "ρ, positions", "rho_token_type": "ρ, token types"}
 MOST_POINTS = 10
 REFERENCE = "grpo"
 MOST_CURVES = 4
@@ -45,11 +46,8 @@ def method_rows(comparison: Table, measure: str) -> list[Row]:
         before = mine.loc[mine["when"] == "before", measure].dropna().to_numpy(float)
         if not values.size:
             continue
-        mean, low, high = float(values.mean()), float("nan"), float("nan")
-        if values.size > 1:
-            half = float(stats.t.ppf(0.975, values.size - 1)) * float(stats.sem(values))
-            low, high = mean - half, mean + half
-        rows.append(Row(str(method), float(before.mean()) if before.size else float("nan"), mean, low, high, values))
+        start = float(before.mean()) if before.size else float("nan")
+        rows.append(Row(str(method), start, *seed_interval(values), values))
     return rows
 
 
@@ -81,17 +79,19 @@ def comparison_figure(sources: Sources) -> Iterator[Drawn]:
     with style():
         for ax, (measure, rows) in zip(axes[0], found.items(), strict=True):
             draw_methods(rows, ax, xlabel=MEASURES[measure])
-    lines = ["| method | " + " | ".join(MEASURES[m] for m in found) + " |", "|---" * (len(found) + 1) + "|"]
-    for i, row in enumerate(next(iter(found.values()))):
-        cells = [_cell(rows[i], signs=measure != "accuracy") for measure, rows in found.items() if i < len(rows)]
-        lines.append(f"| {row.method} | " + " | ".join(cells) + " |")
+    lines = []
+    for method in dict.fromkeys(row.method for rows in found.values() for row in rows):
+        named = {measure: [row for row in rows if row.method == method] for measure, rows in found.items()}
+        cells = [_cell(rows[0], signs=m != "accuracy") if rows else "" for m, rows in named.items()]
+        lines.append([method, *cells])
     counts = sorted({row.values.size for rows in found.values() for row in rows})
     seeds = " to ".join(map(str, counts[:: max(1, len(counts) - 1)]))
     yield Drawn(
         "training-comparison",
         figure,
-        f"**Methods compared.** Filled: after training, mean over seeds ({seeds} a method) with a 95 % t interval; "
-        "strokes: single seeds; hollow: before training. Held-out problems.\n\n" + "\n".join(lines),
+        f"**Methods compared.** Filled: after training, mean over seeds ({seeds} per method) with a 95 % t interval; "
+        "strokes: single seeds; hollow: before training. Held-out problems.\n\n"
+        + markdown_table(["method", *(MEASURES[m] for m in found)], lines),
     )
 
 
@@ -134,7 +134,7 @@ def training_curves_figure(sources: Sources) -> Iterator[Drawn]:
     table = sources.table("curves")
     if table is None:
         return
-    names = {"accuracy": "share right\nin training", "rho": f"{RHO},\nwithin responses"}
+    names = {"accuracy": f"{ACCURACY}\nin training", "rho": f"{RHO},\nwithin responses"}
     found = {measure: block_bands(table, measure) for measure in names}
     found = {measure: bands for measure, bands in found.items() if bands}
     if not found:
@@ -152,7 +152,9 @@ def training_curves_figure(sources: Sources) -> Iterator[Drawn]:
             ax.set_xlabel("training step")
     size = -(-int(table["step"].max()) // MOST_POINTS)
     every = [band for bands in found.values() for band in bands]
-    tables = "\n\n".join(f"{names[m].replace(chr(10), ' ')}:\n\n{band_table(bands)}" for m, bands in found.items())
+    tables = "\n\n".join(
+        f"{names[m].replace(chr(10), ' ')}:\n\n{band_table(bands, signs=m != 'accuracy')}" for m, bands in found.items()
+    )
     yield Drawn(
         "training-curves",
         figure,

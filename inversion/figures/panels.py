@@ -9,6 +9,7 @@ import numpy as np
 
 from inversion.plots import Band, save_figure
 from inversion.reference import SOURCE, Series
+from inversion.tables import markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 REPORTED = f"Hollow marks: values from the {SOURCE}, of much larger models; not results of this toolkit."
 RHO = "ρ of strength and entropy"
+ACCURACY = "accuracy"
+UNIT_NAMES = {"position": "positions", "token_type": "token types"}
+"""Units of analysis by the names that figures give them."""
 
 
 @dataclass(frozen=True)
@@ -66,40 +70,23 @@ def spread(bands: Sequence[Band], *, thin: bool = False) -> str:
     return f"Lines: mean of {seeds}; bands: lowest to highest seed{single}.{note}"
 
 
-def band_table(bands: Sequence[Band]) -> str:
-    """Every number that the bands draw, as a Markdown table."""
+def band_table(bands: Sequence[Band], *, signs: bool = True) -> str:
+    """Every number that the bands draw, as a Markdown table; a share, which has no sign, is said without one."""
     steps = np.unique(np.concatenate([band.steps for band in bands]))
-    lines = ["| step | " + " | ".join(band.label for band in bands) + " |", "|---" * (len(bands) + 1) + "|"]
-    for step in steps:
-        cells = []
-        for band in bands:
-            at = np.flatnonzero(band.steps == step)
-            if not at.size:
-                cells.append("")
-                continue
-            i = int(at[0])
-            low, high = float(band.low[i]), float(band.high[i])
-            cells.append(
-                _say(band, band.middle[i]) + (f" [{_say(band, low)}, {_say(band, high)}]" if high > low else "")
-            )
-        lines.append(f"| {step:g} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    rows = [[f"{step:g}", *(_cell(band, step, signs) for band in bands)] for step in steps]
+    return markdown_table(["step", *(band.label for band in bands)], rows)
 
 
-def course(band: Band) -> str:
-    """First, lowest and last value of a curve, in words."""
-    lowest = int(np.nanargmin(band.middle))
-    middle = (
-        "" if lowest in (0, len(band.middle) - 1) else f", {_say(band, band.middle[lowest])} at {band.steps[lowest]:g}"
-    )
-    return (
-        f"{band.label} {_say(band, band.middle[0])} at step {band.steps[0]:g}{middle}, "
-        f"{_say(band, band.middle[-1])} at {band.steps[-1]:g}"
-    )
+def _cell(band: Band, step: float, signs: bool) -> str:
+    def say(value: float) -> str:
+        return signed(value) if signs and band.label != ACCURACY else f"{value:.2f}"
 
-
-def _say(band: Band, value: float) -> str:
-    return f"{value:.2f}" if band.label.startswith("share") else signed(value)
+    at = np.flatnonzero(band.steps == step)
+    if not at.size:
+        return ""
+    i = int(at[0])
+    low, high = float(band.low[i]), float(band.high[i])
+    return say(band.middle[i]) + (f" [{say(low)}, {say(high)}]" if high > low else "")
 
 
 def within(reference: dict[str, Series], first: float, last: float, shift: float = 0) -> dict[str, Series]:
