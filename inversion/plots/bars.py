@@ -128,7 +128,7 @@ def _rgb(colour: str) -> tuple[float, float, float]:
 class SpecificationRows:
     """A specification curve, ascending, and the choices behind each of its points.
 
-    estimate, low, high: (m,). clear: (m,) whether the interval leaves out 0.
+    estimate, low, high: (m,). clear: (m,) whether the interval excludes zero.
     choices: ``"kind: value"`` for every choice that varies. chosen: (choices, m), which specification made it.
     """
 
@@ -190,7 +190,7 @@ def specification_curve(
     ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
     for clear, colour in ((False, GREY), (True, look(0)["color"])):
         these = rows.clear == clear
-        label = "interval leaves out 0" if clear else "interval holds 0"
+        label = "interval excludes zero" if clear else "interval includes zero"
         ax.vlines(x[these], rows.low[these], rows.high[these], color=colour, linewidth=0.8, alpha=0.6)
         face = colour if clear else "white"
         ax.plot(x[these], rows.estimate[these], "o", color=colour, markerfacecolor=face, markersize=2.6, label=label)
