@@ -8,6 +8,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from inversion._version import __version__
 from inversion.commands.bench import Bench
@@ -53,13 +54,16 @@ def build_parser() -> argparse.ArgumentParser:
     for name, command in COMMANDS.items():
         summary = (command.__doc__ or "").splitlines()[0]
         sub = commands.add_parser(name, help=summary, description=summary)
+        place: Any = sub
         for field in dataclasses.fields(command):
-            _add_argument(sub, field)
+            if "heading" in field.metadata:
+                place = sub.add_argument_group(field.metadata["heading"])
+            _add_argument(place, field)
     return parser
 
 
-def _add_argument(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:
-    options = dict(field.metadata)
+def _add_argument(parser: Any, field: dataclasses.Field) -> None:
+    options = {name: value for name, value in field.metadata.items() if name != "heading"}
     if field.default is dataclasses.MISSING:
         parser.add_argument(field.name, **options)
         return

@@ -7,7 +7,10 @@ from typing import Any
 
 
 def option(description: str, default: Any = dataclasses.MISSING, **argparse_options: Any) -> Any:
-    """Declare a field: positional if it has no default, else an option; a False default makes it a switch."""
+    """Declare a field: positional if it has no default, else an option; a False default makes it a switch.
+
+    ``heading="..."`` begins a group of options in the help, which goes on until the next one.
+    """
     metadata = {"help": description, **argparse_options}
     return dataclasses.field(default=default, metadata=metadata)
 

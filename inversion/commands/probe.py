@@ -24,21 +24,32 @@ class Probe:
     )
     out: str = required("folder of the run")
     limit: int | None = option("most prompts to use", None, type=int)
+    seed: int = option("seed of sampling, of drawn targets and of random weights", 0, type=int)
+    overwrite: bool = option("replace another run in OUT", False)
     columns: dict[str, str] | None = option(
         "which column is what, such as prompt=question,answer=gold; a+b joins two, an empty name leaves one out",
         None,
         type=pairs,
+        heading="reading the prompts",
     )
     benchmark: str | None = option("read a file as this benchmark: its columns, known answers and scorer", None)
     subset: str | None = option("configuration of a data set that has several", None)
     split: str | None = option("split of a data set that has several", None)
     prompts_revision: str | None = option("branch, tag or commit of a hub data set", None)
+    task_options: dict[str, Any] | None = option(
+        "settings of the task's generator, such as max_terms=4,max_digits=2", None, type=settings
+    )
     samples: int | None = option("responses per prompt", None, type=int)
     scorer: str | None = option(
         "how responses are scored; by default as the benchmark or task has it, else tags", None, choices=KINDS
     )
+    too_long: str = option(
+        "what becomes of a row that the context cannot hold", "skip", choices=("skip", "cut", "refuse")
+    )
     template: str | None = option(
-        "text around each question, with {prompt} where it goes; or qa (for base models) or boxed", None
+        "text around each question, with {prompt} where it goes; or qa (for base models) or boxed",
+        None,
+        heading="what stands around each question",
     )
     num_fewshot: int = option("worked examples before each question", 0, type=int)
     fewshot_from: str | None = option("where those come from; by default the benchmark's training split", None)
@@ -50,37 +61,35 @@ class Probe:
     think_tags: tuple[str, ...] = option(
         "what opens and closes the model's thinking", ("<think>", "</think>"), type=two_texts
     )
-    too_long: str = option(
-        "what becomes of a row that the context cannot hold", "skip", choices=("skip", "cut", "refuse")
+    temperature: float = option(
+        "of sampling; 0 takes the most probable token", 1.0, type=float, heading="writing responses that are missing"
     )
-    seed: int = option("seed of sampling, of drawn targets and of random weights", 0, type=int)
-    norms: tuple[str, ...] = option("comma-separated: nuclear, frobenius, spectral, l1", ("nuclear", "frobenius"))
-    layers: tuple[int, ...] | None = option("comma-separated; negative ones count from the end", None, type=numbers)
-    projections: tuple[str, ...] = option("comma-separated: q, k, v, o", ("q", "k", "v", "o"))
-    quantity: str = option("what is differentiated", "logit", choices=("logit", "log_prob", "entropy"))
-    targets: int | None = option("draw this many tokens of each response", None, type=int)
-    dtype: str = option("float32, float64, bfloat16 or float16", "float32")
-    device: str = option("auto, cpu, cuda, ...", "auto")
-    temperature: float = option("of sampling; 0 takes the most probable token", 1.0, type=float)
     max_new_tokens: int = option("longest generated response", 512, type=int)
     top_p: float = option("sample among the most probable tokens that hold this probability", 1.0, type=float)
     top_k: int = option("sample among this many most probable tokens; 0 takes all", 0, type=int)
     stop: tuple[str, ...] = option("comma-separated texts that end a response", ())
+    batch: int = option("responses generated together", 16, type=int)
     server: str | None = option(
-        "have responses written by an OpenAI-compatible server at this address, such as http://localhost:8000", None
+        "have responses written by an OpenAI-compatible server at this address, such as http://localhost:8000",
+        None,
+        heading="having them written by a server",
     )
     server_model: str | None = option("name of the model there; by default the only one it lists", None)
     concurrency: int = option("requests to the server at the same time", 16, type=int)
     timeout: float = option("seconds that the server may take for one response", 600.0, type=float)
-    task_options: dict[str, Any] | None = option(
-        "settings of the task's generator, such as max_terms=4,max_digits=2", None, type=settings
+    norms: tuple[str, ...] = option(
+        "comma-separated: nuclear, frobenius, spectral, l1", ("nuclear", "frobenius"), heading="measuring"
     )
+    layers: tuple[int, ...] | None = option("comma-separated; negative ones count from the end", None, type=numbers)
+    projections: tuple[str, ...] = option("comma-separated: q, k, v, o", ("q", "k", "v", "o"))
+    quantity: str = option("what is differentiated", "logit", choices=("logit", "log_prob", "entropy"))
+    targets: int | None = option("draw this many tokens of each response", None, type=int)
+    dtype: str = option("float32, float64, bfloat16 or float16", "float32", heading="the model")
+    device: str = option("auto, cpu, cuda, ...", "auto")
     revision: str | None = option("branch, tag or commit of a hub model", None)
     random_weights: bool = option("keep the architecture, draw new weights: the control model", False)
     trust_remote_code: bool = option("run code that comes with the checkpoint", False)
-    overwrite: bool = option("replace another run in OUT", False)
-    batch: int = option("responses generated together", 16, type=int)
-    shard: int = option("responses stored together", 16, type=int)
+    shard: int = option("responses stored together", 16, type=int, heading="large runs")
     workers: int | None = option("replicas of the model that measure at the same time, on Ray", None, type=int)
     ray_address: str | None = option("measure on this Ray cluster; auto finds the one of this machine", None)
     gpus_per_worker: float | None = option("GPUs of each replica; by default one where there are any", None, type=float)
