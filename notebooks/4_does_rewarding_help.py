@@ -37,8 +37,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from inversion.experiments.finetuning import train
 from inversion.experiments.spec import TrainSpec
-from inversion.experiments.tables import paired_differences, seed_interval
+from inversion.experiments.tables import paired_differences
 from inversion.plots import PAGE_INCHES, curves, style, table_bands
+from inversion.statistics.seeds import seed_interval
 
 data = Path.cwd().parent / "figures" / "data"
 comparison, progress = pd.read_csv(data / "comparison.csv"), pd.read_csv(data / "curves.csv")
@@ -117,11 +118,11 @@ spec = TrainSpec(
     method="corrpo",
     model="half",
     out=str(folder / "run"),
-    steps=8,
-    save_every=8,
+    max_steps=8,
+    save_steps=8,
     limit=64,
     held_out_limit=16,
-    max_new_tokens=96,
+    max_completion_length=96,
 )
 results = train(spec)
 

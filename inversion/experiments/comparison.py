@@ -10,11 +10,12 @@ from typing import Any
 
 import pandas as pd
 
+from inversion.corrpo.rho import RHO_UNITS
 from inversion.errors import InputError
 from inversion.experiments.finetuning import RECORD as TRAIN_RECORD
 from inversion.experiments.finetuning import method_of, train, training_problems
-from inversion.experiments.sampling import draw_samples, pass_at_k
-from inversion.experiments.spec import DEMO, TrainSpec, parse_overrides, read_fields
+from inversion.experiments.sampling import divergence, draw_samples, pass_at_k
+from inversion.experiments.spec import TrainSpec, flat_fields, known_fields, parse_overrides, read_fields, unknown
 from inversion.experiments.tables import comparison_table
 from inversion.files import claim, holds, put
 from inversion.models import load_model
@@ -23,81 +24,119 @@ from inversion.runs import load_responses, load_run
 from inversion.scoring import accuracy
 from inversion.statistics import correlate
 
-DEMO_FILE = Path(__file__).with_name("compare.yaml")
+SHIPPED = {name: Path(__file__).with_name(file) for name, file in (("demo", "compare.yaml"), ("rho", "rho.yaml"))}
+"""Name of a shipped comparison -> its file."""
+SHARED = frozenset(("out", "seed", "model", "device", "problems", "limit", "task_options", "scorer", "temperature"))
+SHARED |= {"held_out", "held_out_limit", "max_completion_length"}
+"""Fields that one run of a comparison cannot change: what is measured before training is measured once per seed."""
 RECORD = "compare.yaml"
 CURVES = {
     "accuracy": "rewards/correct/mean",
     "reward": "reward",
     "rho": "rho",
-    "entropy_bits": "entropy",
+    "entropy_bits": "entropy_bits",
     "tokens": "completions/mean_length",
     "zero_variance_groups": "frac_reward_zero_std",
 }
 """Column of ``curves.csv`` -> the trainer's metric."""
-BITS_A_NAT = 1.4426950408889634
+SAMPLED = ("distinct_tokens", "repeated_4grams", "filler_words", "finished", "unscored")
+"""Columns of ``comparison.csv`` that are fields of :class:`~inversion.experiments.sampling.Samples`."""
+
+
+Seeds = int | dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One training run of a comparison: the name it goes by there, and its specification."""
+
+    name: str
+    spec: TrainSpec
+
+    @property
+    def folder(self) -> Path:
+        """Where its results lie."""
+        return Path(self.spec.out)
+
+    @property
+    def samples(self) -> Path:
+        """The file whose presence says that the run is finished and measured."""
+        return self.folder / "samples.json"
 
 
 @dataclass(frozen=True)
 class CompareSpec:
     """A comparison.
 
-    train: What all trainings share; its method, seed and out are set run by run.
-    methods: Name of a method -> number of seeds, which are 0, 1, ...
+    train: What all training runs share; their method, seed and out are set one by one.
+    methods: Name of a method -> number of seeds, which are 0, 1, ...; or any name -> ``seeds`` and the fields in which
+        these runs differ, such as ``{seeds: 5, method: grpo, inversion_loss_weight: 1.0}``.
     samples: Samples of each held-out problem, before and after, from which pass@k is estimated.
     pass_k: The k of pass@k, the largest of which the table shows.
     """
 
     train: TrainSpec = field(default_factory=TrainSpec)
-    methods: dict[str, int] = field(default_factory=dict)
+    methods: dict[str, Seeds] = field(default_factory=dict)
     samples: int = 16
     pass_k: list[int] = field(default_factory=lambda: [1, 8])
 
     def __post_init__(self) -> None:
         if not isinstance(self.methods, dict) or not self.methods:
             raise InputError("methods is empty; give method names and their numbers of seeds, such as {grpo: 3}.")
-        for name, seeds in self.methods.items():
-            method_of(dataclasses.replace(self.train, method=name))
-            if not isinstance(seeds, int) or seeds < 1:
+        for name in self.methods:
+            seeds, fields = self._arm(name)
+            if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
                 raise InputError(f"{name} has {seeds!r} seeds; give a whole number, at least 1.")
+            for shared in SHARED & set(fields):
+                raise InputError(f"{name} changes {shared}, which all runs of a comparison share; set it for all.")
+            method_of(self.train.changed(fields))
         if not self.pass_k or not all(isinstance(k, int) and 1 <= k <= self.samples for k in self.pass_k):
             raise InputError(f"pass_k is {self.pass_k}; give whole numbers from 1 to samples, which is {self.samples}.")
 
-    def runs(self) -> Iterator[TrainSpec]:
-        """Yield the trainings, seed by seed, so that a comparison that is cut off still has every method."""
-        folder = Path(self.train.out).expanduser()
-        for seed in range(max(self.methods.values())):
-            for method, seeds in self.methods.items():
+    def arms(self) -> Iterator[Arm]:
+        """Yield the training runs, seed by seed, so that a comparison that is cut off still has every method."""
+        folder, counts = Path(self.train.out).expanduser(), {name: self._arm(name)[0] for name in self.methods}
+        for seed in range(max(counts.values())):
+            for name, seeds in counts.items():
                 if seed < seeds:
-                    out = str(folder / method / f"seed-{seed}")
-                    yield dataclasses.replace(self.train, method=method, seed=seed, out=out)
+                    fields = {**self._arm(name)[1], "seed": seed, "out": str(folder / name / f"seed-{seed}")}
+                    yield Arm(name, self.train.changed(fields))
+
+    def _arm(self, name: str) -> tuple[int, dict[str, Any]]:
+        given = self.methods[name]
+        if not isinstance(given, dict):
+            return given, {"method": name}
+        fields = {"method": name, **given}
+        return fields.pop("seeds", 0), fields
 
 
 def read_compare_spec(config: str, overrides: Sequence[str] = ()) -> CompareSpec:
-    """Read a comparison: a YAML file, or ``demo``; fields of :class:`CompareSpec` and its ``train`` side by side.
+    """Read a comparison: fields of :class:`CompareSpec` and of its ``train`` side by side.
+
+    Args:
+        config: A YAML file, or the name of a shipped one: ``demo`` (the methods), ``rho`` (rho set by hand).
+        overrides: As in :func:`~inversion.experiments.spec.read_spec`.
 
     Raises:
         InputError: The file is missing or malformed, or a field is unknown or cannot be used.
     """
-    values = parse_overrides(read_fields(str(DEMO_FILE) if config == DEMO else config), overrides)
+    values = parse_overrides(read_fields(str(SHIPPED.get(config, config))), overrides)
     own = [entry.name for entry in dataclasses.fields(CompareSpec) if entry.name != "train"]
-    shared = [entry.name for entry in dataclasses.fields(TrainSpec) if entry.name not in ("method", "seed")]
-    unknown = [name for name in values if name not in (*own, *shared)]
-    if unknown:
-        raise InputError(f"field {unknown[0]!r} is not known; choose among {', '.join((*own, *shared))}.")
-    train_spec = TrainSpec(**{"out": "runs/compare", **{k: v for k, v in values.items() if k in shared}})
-    return CompareSpec(train_spec, **{k: v for k, v in values.items() if k in own})
+    unknown(values, [*own, *(name for name in known_fields() if name not in ("method", "seed"))])
+    shared = {"out": "runs/compare", **{name: value for name, value in values.items() if name not in own}}
+    return CompareSpec(TrainSpec().changed(shared), **{name: v for name, v in values.items() if name in own})
 
 
 def compare_methods(spec: CompareSpec, *, resume: bool = False) -> Path:
     """Train every method with every seed, measure, write the tables; return the folder.
 
     The folder holds ``compare.yaml``, ``METHOD/seed-S`` (what ``inversion train`` writes, and ``samples.json``),
-    ``comparison.csv`` (a row for each method, seed and when: before or after), ``curves.csv`` (a row for each logged
-    step) and ``table.md``; the last three are brought up to date after every training.
+    ``comparison.csv`` (a row for each method, seed and when: before or after), ``rho-by-layer.csv``, ``curves.csv`` (a
+    row for each logged step) and ``table.md``; the last four are brought up to date after every training run.
 
     Args:
         spec: What to compare.
-        resume: Go on in ``spec.train.out``: finished trainings are kept, an unfinished one goes on from its last
+        resume: Go on in ``spec.train.out``: finished training runs are kept, an unfinished one goes on from its last
             checkpoint.
 
     Raises:
@@ -105,16 +144,15 @@ def compare_methods(spec: CompareSpec, *, resume: bool = False) -> Path:
     """
     out = _folder(spec, resume)
     _, held_out = training_problems(spec.train)
-    claim(out, RECORD, dataclasses.asdict(spec), what="comparison")
-    runs = list(spec.runs())
-    for number, run in enumerate(runs, 1):
-        folder = Path(run.out)
-        if (folder / "samples.json").is_file():
+    claim(out, RECORD, _record(spec), what="comparison")
+    arms = list(spec.arms())
+    for number, arm in enumerate(arms, 1):
+        if arm.samples.is_file():
             continue
-        print(f"[{number}/{len(runs)}] {run.method}, seed {run.seed}", flush=True)
-        _share_before(spec, run)
-        train(run, resume=(folder / TRAIN_RECORD).is_file())
-        _sample(spec, run, held_out)
+        print(f"[{number}/{len(arms)}] {arm.name}, seed {arm.spec.seed}", flush=True)
+        _share_before(spec, arm)
+        train(arm.spec, resume=(arm.folder / TRAIN_RECORD).is_file())
+        _sample(spec, arm, held_out)
         write_tables(spec)
     write_tables(spec)
     print((out / "table.md").read_text(encoding="utf-8"))
@@ -124,11 +162,14 @@ def compare_methods(spec: CompareSpec, *, resume: bool = False) -> Path:
 def write_tables(spec: CompareSpec) -> None:
     """Write ``comparison.csv``, ``curves.csv`` and ``table.md`` from the trainings that are finished."""
     out = Path(spec.train.out).expanduser()
-    done = [run for run in spec.runs() if (Path(run.out) / "samples.json").is_file()]
-    rows = pd.DataFrame([row for run in done for row in json.loads((Path(run.out) / "samples.json").read_text())])
-    curves = pd.concat([_curve(run) for run in done], ignore_index=True)
+    done = [arm for arm in spec.arms() if arm.samples.is_file()]
+    rows = pd.DataFrame([row for arm in done for row in json.loads(arm.samples.read_text(encoding="utf-8"))])
+    curves = pd.concat([_curve(arm) for arm in done], ignore_index=True)
+    labels = rows[["method", "seed", "when"]].to_dict("records")
+    layers = [label | row for label, part in zip(labels, rows.pop("layers"), strict=True) for row in part]
     rows.to_csv(out / "comparison.csv", index=False, float_format="%.6g")
     curves.to_csv(out / "curves.csv", index=False, float_format="%.6g")
+    pd.DataFrame(layers).to_csv(out / "rho-by-layer.csv", index=False, float_format="%.6g")
     (out / "table.md").write_text(comparison_table(rows, f"pass_at_{max(spec.pass_k)}"), encoding="utf-8")
 
 
@@ -136,7 +177,7 @@ def _folder(spec: CompareSpec, resume: bool) -> Path:
     """Return the folder; what is there already must be this very comparison, to be resumed."""
     out = Path(spec.train.out).expanduser()
     remedy = f"go on with the settings of {out / RECORD}, or choose another out"
-    there = holds(out, RECORD, dataclasses.asdict(spec), what="comparison", remedy=remedy)
+    there = holds(out, RECORD, _record(spec), what="comparison", remedy=remedy)
     if there and not resume:
         raise InputError(f"{out} holds this comparison already; go on with --resume or choose another out.")
     if resume and not there:
@@ -144,56 +185,71 @@ def _folder(spec: CompareSpec, resume: bool) -> Path:
     return out
 
 
-def _share_before(spec: CompareSpec, run: TrainSpec) -> None:
-    """Take over the run ``before`` from a finished training with the same seed: it is the same measurement."""
-    target = Path(run.out) / "before"
-    for other in spec.runs():
-        source = Path(other.out)
-        if other.seed == run.seed and (source / "samples.json").is_file() and not target.exists():
-            claim(Path(run.out), TRAIN_RECORD, dataclasses.asdict(run), what="training run")
-            put(target, lambda path, source=source: shutil.copytree(source / "before", path))
+def _record(spec: CompareSpec) -> dict[str, Any]:
+    """Return the comparison as a file has it, for :func:`read_compare_spec`."""
+    fields = {name: value for name, value in flat_fields(spec.train).items() if name not in ("method", "seed")}
+    return fields | {name: getattr(spec, name) for name in ("methods", "samples", "pass_k")}
 
 
-def _sample(spec: CompareSpec, run: TrainSpec, held_out: list[Problem]) -> None:
-    """Write ``samples.json``, the two rows of a training; its presence says that the training is finished."""
-    folder = Path(run.out)
-    shared = [Path(r.out) / "samples.json" for r in spec.runs() if r.seed == run.seed]
-    known = next((path for path in shared if path.is_file()), None)
+def _share_before(spec: CompareSpec, arm: Arm) -> None:
+    """Take over the run ``before`` from a finished training run with the same seed: it is the same measurement."""
+    target = arm.folder / "before"
+    for other in spec.arms():
+        if other.spec.seed == arm.spec.seed and other.samples.is_file() and not target.exists():
+            claim(arm.folder, TRAIN_RECORD, flat_fields(arm.spec), what="training run")
+            put(target, lambda path, source=other.folder: shutil.copytree(source / "before", path))
+
+
+def _sample(spec: CompareSpec, arm: Arm, held_out: list[Problem]) -> None:
+    """Write ``samples.json``, the two rows of a training run; its presence says that the run is finished."""
+    known = next((other.samples for other in _same_seed(spec, arm) if other.samples.is_file()), None)
     if known is None:
-        before = _measurements(spec, run, folder / "before", run.model, held_out)
+        before = _measurements(spec, arm, "before", held_out)
     else:
         before = {k: v for k, v in json.loads(known.read_text())[0].items() if k not in ("method", "seed", "when")}
-    after = _measurements(spec, run, folder / "after", str(folder / "model"), held_out)
+    after = _measurements(spec, arm, "after", held_out)
     rows = [
-        {"method": run.method, "seed": run.seed, "when": when, **values}
+        {"method": arm.name, "seed": arm.spec.seed, "when": when, **values}
         for when, values in (("before", before), ("after", after))
     ]
-    put(folder / "samples.json", lambda path: path.write_text(json.dumps(rows, indent=1), encoding="utf-8"))
+    put(arm.samples, lambda path: path.write_text(json.dumps(rows, indent=1), encoding="utf-8"))
 
 
-def _measurements(
-    spec: CompareSpec, run: TrainSpec, measured: Path, model: str, held_out: list[Problem]
-) -> dict[str, Any]:
+def _same_seed(spec: CompareSpec, arm: Arm) -> list[Arm]:
+    return [other for other in spec.arms() if other.spec.seed == arm.spec.seed]
+
+
+def _measurements(spec: CompareSpec, arm: Arm, when: str, held_out: list[Problem]) -> dict[str, Any]:
     """Return the columns of ``comparison.csv`` for one model: of the measured run, and of many samples a problem."""
-    data, responses = load_run(measured), load_responses(measured)
-    generation = Generation(run.temperature, run.max_new_tokens)
-    samples = draw_samples(load_model(model, run.device), held_out, spec.samples, generation, run.seed)
+    run, responses = load_run(arm.folder / when), load_responses(arm.folder / when)
+    generation = Generation(arm.spec.temperature, arm.spec.max_completion_length)
+    start = load_model(arm.spec.model, arm.spec.device)
+    model = start if when == "before" else load_model(str(arm.folder / "model"), arm.spec.device)
+    samples = draw_samples(model, held_out, spec.samples, generation, arm.spec.seed)
     row: dict[str, Any] = {"accuracy": accuracy(responses.score).share}
     row |= {f"pass_at_{k}": pass_at_k(samples.right, k) for k in sorted(spec.pass_k)}
-    for unit in ("position", "token_type"):
-        rho = correlate(data, unit=unit)
+    for unit in RHO_UNITS:
+        rho = correlate(run, unit=unit)
         row |= {f"rho_{unit}": rho.estimate, f"rho_{unit}_low": rho.low, f"rho_{unit}_high": rho.high}
-    row |= {"tokens": float(samples.tokens.mean()), "entropy_bits": float(data.entropy_bits.mean())}
-    names = ("distinct_tokens", "repeated_4grams", "filler_words", "finished")
-    return row | {name: getattr(samples, name) for name in names}
+    row |= {"tokens": float(samples.tokens.mean()), "entropy_bits": float(run.entropy_bits.mean())}
+    row |= {name: getattr(samples, name) for name in SAMPLED}
+    return row | {"kl_nats": divergence(model, start, samples.kept), "layers": _by_layer(run)}
 
 
-def _curve(run: TrainSpec) -> pd.DataFrame:
-    log = pd.read_csv(Path(run.out) / "log.csv")
+def _by_layer(run: Any) -> list[dict[str, Any]]:
+    """Return rho at each unit and layer, without intervals: those of a comparison are over seeds."""
+    return [
+        {"unit": unit, "layer": layer, "rho": correlate(run, unit=unit, layers=[layer], resamples=10).estimate}
+        for unit in RHO_UNITS
+        for layer in run.layer.values.tolist()
+    ]
+
+
+def _curve(arm: Arm) -> pd.DataFrame:
+    log = pd.read_csv(arm.folder / "log.csv")
     log = log[log["reward"].notna()]
-    curve = pd.DataFrame({name: log[metric] for name, metric in CURVES.items()})
-    curve["entropy_bits"] *= BITS_A_NAT
+    curve = pd.DataFrame({name: log[metric] for name, metric in CURVES.items() if metric in log})
     curve.insert(0, "step", log["step"])
-    curve.insert(0, "seed", run.seed)
-    curve.insert(0, "method", run.method)
+    curve.insert(0, "seed", arm.spec.seed)
+    curve.insert(0, "method", arm.name)
     return curve

@@ -1,8 +1,8 @@
 """``inversion train``: a fine-tune from a specification, measured before and after on held-out problems."""
 
 import dataclasses
-import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ from inversion.corrpo.trainer import CorrPOTrainer
 from inversion.demo.tasks import mixed_problems
 from inversion.errors import InputError
 from inversion.experiments.checkpoints import train_on
-from inversion.experiments.spec import DEMO, TrainSpec
-from inversion.files import claim, holds, put
+from inversion.experiments.spec import DEMO, TrainSpec, flat_fields
+from inversion.files import claim, holds, owned, put
 from inversion.measure import measure_run
-from inversion.models import load_checkpoint, load_model
+from inversion.models import context_length, load_checkpoint, load_model, prompt_ids
 from inversion.responses import Generation, Problem, read_problems, require_texts
 from inversion.runs import load_responses, load_run
 from inversion.scoring import Scorer, Unscorable, accuracy, score_of, scorer_for
@@ -55,19 +55,20 @@ def train(spec: TrainSpec, *, resume: bool = False) -> Path:
     trainer = build_trainer(spec, problems, out / "trainer")
     # Only now that everything has proved usable: a failed start must not stand in the way of the next.
     main = trainer.accelerator.is_main_process
-    if main:
-        claim(out, RECORD, dataclasses.asdict(spec), what="training run")
-        _measure(spec, spec.model, held_out, out / "before")
-    trainer.accelerator.wait_for_everyone()
-    if not (resume and (out / "model").is_dir()):
-        train_on(trainer)
-        log = pd.DataFrame(trainer.state.log_history)
+    with owned(out / "trainer") if main else nullcontext():
         if main:
-            put(out / "log.csv", lambda path: log.to_csv(path, index=False))
-        _save(trainer, out / "model")
-    if main:
-        _measure(spec, str(out / "model"), held_out, out / "after")
-        print(before_and_after(out))
+            claim(out, RECORD, flat_fields(spec), what="training run")
+            _measure(spec, spec.model, held_out, out / "before")
+        trainer.accelerator.wait_for_everyone()
+        if not (resume and (out / "model").is_dir()):
+            train_on(trainer)
+            log = pd.DataFrame(trainer.state.log_history)
+            if main:
+                put(out / "log.csv", lambda path: log.to_csv(path, index=False))
+            _save(trainer, out / "model")
+        if main:
+            _measure(spec, str(out / "model"), held_out, out / "after")
+            print(before_and_after(out))
     return out
 
 
@@ -77,10 +78,13 @@ def build_trainer(spec: TrainSpec, problems: list[Problem], folder: Path) -> Cor
     model, tokenizer = load_checkpoint(spec.model, "cpu")  # The trainer moves it where it belongs.
     if tokenizer is None:
         raise InputError(f"{spec.model} came without a tokenizer; put one beside its weights.")
+    # A copy of the modules that shares the weights: what cannot be measured is refused before anything is trained.
+    _check_context(spec, load_model(model, tokenizer=tokenizer), problems)
+    length = spec.max_completion_length
     rewards: list[Callable] = [_reward(problems)]
     if method.overlong:
         # DAPO starts to punish in the last fifth of the length: 4096 of 20480 tokens.
-        rewards.append(get_soft_overlong_punishment(spec.max_new_tokens, max(1, spec.max_new_tokens // 5)))
+        rewards.append(get_soft_overlong_punishment(length, max(1, length // 5)))
     trainer = method.trainer(
         model,
         reward_funcs=rewards,
@@ -92,6 +96,21 @@ def build_trainer(spec: TrainSpec, problems: list[Problem], folder: Path) -> Cor
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_Progress())
     return trainer
+
+
+def _check_context(spec: TrainSpec, bridge: Any, problems: list[Problem]) -> None:
+    """Refuse a prompt beside which a response of full length does not fit into the context."""
+    limit = context_length(bridge)
+    if limit is None:
+        return
+    for number, problem in enumerate(problems, 1):
+        tokens = len(prompt_ids(bridge.tokenizer, problem.prompt))
+        if tokens + spec.max_completion_length > limit:
+            raise InputError(
+                f"problem {number} has a prompt of {tokens} tokens, which with max_completion_length "
+                f"{spec.max_completion_length} exceeds the context of {spec.model}, {limit}; lower "
+                "max_completion_length or remove the problem."
+            )
 
 
 def method_of(spec: TrainSpec) -> Any:
@@ -155,7 +174,7 @@ def _results_folder(spec: TrainSpec, resume: bool) -> Path:
     """Return the folder of the results; what is there already must be this very training run, to be resumed."""
     out = Path(spec.out).expanduser()
     remedy = f"go on with {out / RECORD} as it stands, or choose another out"
-    there = holds(out, RECORD, dataclasses.asdict(spec), what="training run", remedy=remedy)
+    there = holds(out, RECORD, flat_fields(spec), what="training run", remedy=remedy)
     if there and not resume:
         raise InputError(f"{out} holds this training run already; go on with --resume or choose another out.")
     if resume and not there:
@@ -164,32 +183,17 @@ def _results_folder(spec: TrainSpec, resume: bool) -> Path:
 
 
 def _config(spec: TrainSpec, folder: Path) -> CorrPOConfig:
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    responses = spec.prompts * spec.generations
-    if responses % processes:
-        raise InputError(f"{responses} responses a step cannot be shared by {processes} processes; change prompts.")
+    method = method_of(spec)
     values = {
         "output_dir": str(folder),
-        "per_device_train_batch_size": responses // processes,
-        "num_generations": spec.generations,
-        "max_completion_length": spec.max_new_tokens,
-        "temperature": spec.temperature,
-        "learning_rate": spec.learning_rate,
-        "max_steps": spec.steps,
-        "save_steps": spec.save_every,
-        "logging_steps": spec.log_every,
-        "seed": spec.seed,
         "use_cpu": spec.device == "cpu",
         "bf16": False,
         "dataloader_pin_memory": spec.device != "cpu" and torch.cuda.is_available(),
         "report_to": "tensorboard",
-        **method_of(spec).options(spec.weight),
-        **spec.options,
+        **method.settings,
+        **spec.trainer_fields(),
+        "inversion_weight": method.weight_factor * spec.inversion_weight,
     }
-    known = {entry.name for entry in dataclasses.fields(CorrPOConfig)}
-    unknown = [name for name in spec.options if name not in known]
-    if unknown:
-        raise InputError(f"option {unknown[0]!r} is neither TRL's nor CorR-PO's; see the fields of CorrPOConfig.")
     try:
         config: Any = CorrPOConfig(**values)
     except InputError:
@@ -199,7 +203,7 @@ def _config(spec: TrainSpec, folder: Path) -> CorrPOConfig:
     # A rollout's responses are in no checkpoint, so one between its updates could not be resumed exactly.
     updates = config.steps_per_generation * config.num_iterations / config.gradient_accumulation_steps
     if config.save_steps % updates:
-        raise InputError(f"save_every is {config.save_steps}; give a multiple of a rollout's {updates:g} updates.")
+        raise InputError(f"save_steps is {config.save_steps}; give a multiple of a rollout's {updates:g} updates.")
     return config
 
 
@@ -244,6 +248,6 @@ def _measure(spec: TrainSpec, model: str, problems: list[Problem], folder: Path)
         problems,
         folder,
         source=spec.held_out or spec.problems,
-        generation=Generation(spec.temperature, spec.max_new_tokens),
+        generation=Generation(spec.temperature, spec.max_completion_length),
         seed=spec.seed,
     )

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from inversion.corrpo.gaming import filler_share, repeated_share
 from inversion.models import decode, prompt_ids
 from inversion.responses import Generation, Problem, write_responses
+from inversion.scoring import score_of
 
 BATCH = 512
 """Responses generated together; on a small model a larger batch costs little more than a smaller one."""
@@ -18,12 +20,14 @@ BATCH = 512
 class Samples:
     """n samples of each of m problems.
 
-    right: 1 where a sample is right, else 0; (m, n).
+    right: 1 where a sample is right, 0 where it is wrong, NaN where it could not be scored; (m, n).
     tokens: Length of each, end token included; (m, n).
     distinct_tokens: Share of a response's tokens that are its first of their kind, mean over responses, in 0..1.
     repeated_4grams: Share of a response's runs of four tokens that it has written before, mean over responses, in 0..1.
     filler_words: Share of words that are fillers, over all responses, in 0..1.
     finished: Share of responses that came to an end by themselves.
+    unscored: Share of responses that could not be scored.
+    kept: Token ids of each problem's prompt and first response.
     """
 
     right: np.ndarray
@@ -32,6 +36,8 @@ class Samples:
     repeated_4grams: float
     filler_words: float
     finished: float
+    unscored: float
+    kept: list[tuple[list[int], list[int]]]
 
 
 def draw_samples(model: Any, problems: Sequence[Problem], n: int, generation: Generation, seed: int) -> Samples:
@@ -48,14 +54,16 @@ def draw_samples(model: Any, problems: Sequence[Problem], n: int, generation: Ge
     written = write_responses(model, prompts, generation, seed, batch_size=BATCH)
     ids = [response.ids for response in written]
     texts = [decode(model.tokenizer, w.ids[:-1] if w.ended == "end" else w.ids) for w in written]
-    scores = [problems[i // n].scorer(text) for i, text in enumerate(texts)]  # pyright: ignore[reportOptionalCall]
+    scores = np.array([score_of(problems[i // n].scorer, text) for i, text in enumerate(texts)], float)
     return Samples(
-        right=(np.array(scores) >= 1).astype(int).reshape(-1, n),
+        right=np.where(np.isnan(scores), np.nan, scores >= 1).reshape(-1, n),
         tokens=np.array([len(i) for i in ids]).reshape(-1, n),
         distinct_tokens=float(np.mean([len(set(i)) / len(i) for i in ids])),
         repeated_4grams=float(np.mean([repeated_share(i, 4) for i in ids])),
         filler_words=filler_share(texts),
         finished=float(np.mean([response.finished for response in written])),
+        unscored=float(np.isnan(scores).mean()),
+        kept=list(zip(prompts[::n], ids[::n], strict=True)),
     )
 
 
@@ -66,11 +74,43 @@ def pass_at_k(right: np.ndarray, k: int) -> float:
     ones; as the product over i = n - c + 1 .. n of (1 - k / i), which does not overflow.
 
     Args:
-        right: (m, n), 0 or 1.
+        right: (m, n), 0 or 1; NaN where a sample could not be scored, which is left out, and so is a problem of which
+            fewer than k remain.
         k: 1 to n.
+
+    Returns:
+        NaN where no problem remains.
     """
-    n = right.shape[1]
-    if not 1 <= k <= n:
-        raise ValueError(f"pass@{k} cannot be estimated from {n} samples")
-    wrong = [np.prod(1 - k / np.arange(n - c + 1, n + 1)) if n - c >= k else 0.0 for c in right.sum(1)]
-    return float(1 - np.mean(wrong))
+    if not 1 <= k <= right.shape[1]:
+        raise ValueError(f"pass@{k} cannot be estimated from {right.shape[1]} samples")
+    scored, found = np.isfinite(right).sum(1), np.nansum(right, axis=1)
+    wrong = [
+        np.prod(1 - k / np.arange(n - c + 1, n + 1)) if n - c >= k else 0.0
+        for n, c in zip(scored, found, strict=True)
+        if n >= k
+    ]
+    return float(1 - np.mean(wrong)) if wrong else float("nan")
+
+
+@torch.no_grad()
+def divergence(model: Any, start: Any, texts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> float:
+    """Return the KL divergence of ``model`` from ``start``, in nats, a mean over the tokens of responses.
+
+    At each token it is summed over the whole vocabulary, sum_v p(v) log(p(v) / q(v)), hence 0 at the start.
+
+    Args:
+        model: A bridge, which wrote the responses.
+        start: The bridge that it is compared with.
+        texts: Token ids of prompts and responses.
+    """
+    total, count = 0.0, 0
+    for prompt, response in texts:
+        tokens = torch.tensor([[*prompt, *response]])
+        p, q = (
+            m.original_model(tokens.to(next(m.parameters()).device)).logits[0].double().cpu().log_softmax(-1)
+            for m in (model, start)
+        )
+        written = slice(len(prompt) - 1, len(prompt) + len(response) - 1)
+        total += float((p.exp() * (p - q))[written].sum())
+        count += len(response)
+    return total / count

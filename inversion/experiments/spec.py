@@ -1,25 +1,44 @@
-"""What ``inversion train`` reads: one small dataclass from YAML, any field of it overridable on the command line."""
+"""What ``inversion train`` reads: fields from YAML, TRL's under TRL's own names, any of them overridable.
+
+Types are read by pydantic, from the annotations here and in ``CorrPOConfig``: ``1e-4`` is a number, ``many`` is not.
+"""
 
 import copy
 import dataclasses
-import types
+import math
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
+from inversion.corrpo.config import CorrPOConfig
 from inversion.errors import InputError
+from inversion.names import nearest
 
 DEMO = "demo"
-SCORERS = ("tags", "math")
+RENAMED = {
+    "steps": "max_steps",
+    "prompts": "per_device_train_batch_size, which counts responses",
+    "generations": "num_generations",
+    "max_new_tokens": "max_completion_length",
+    "weight": "inversion_weight",
+    "save_every": "save_steps",
+    "log_every": "logging_steps",
+}
+"""Name that a field once had -> its name now."""
 
 
 @dataclass(frozen=True)
 class TrainSpec:
     """A fine-tune. The defaults are the built-in run, ``inversion train demo``.
+
+    The fields from ``max_steps`` on are those of ``CorrPOConfig``, hence TRL's, with defaults of our own. In a file and
+    on the command line all its other fields may stand beside them, such as ``beta: 0.01``.
 
     method: A name in :data:`inversion.corrpo.baselines.METHODS`.
     model: Shipped model, folder or hub id.
@@ -32,18 +51,18 @@ class TrainSpec:
     held_out_limit: Most problems to measure on.
     scorer: Of answers in a file: ``tags``, exact match between answer tags, or ``math``, math-verify.
     out: Folder of the results.
-    steps: Optimizer steps.
-    prompts: Prompts a step.
-    generations: Responses a prompt.
-    max_new_tokens: Length at which a response is cut.
-    temperature: Of sampling.
-    learning_rate: At the start; it falls to 0 linearly.
-    weight: Of rho in the reward.
-    seed: Of everything that is drawn.
-    save_every: Steps between checkpoints.
-    log_every: Steps between log entries.
     device: ``auto`` or ``cpu``.
-    options: Any further fields of ``CorrPOConfig``, which has all of TRL's.
+    max_steps: Optimizer steps.
+    per_device_train_batch_size: Responses per step and process.
+    num_generations: Responses per prompt.
+    max_completion_length: Length at which a response is cut, in tokens.
+    temperature: Sampling temperature.
+    learning_rate: Learning rate at the start; it falls to 0 linearly.
+    inversion_weight: Weight of rho in the reward; the method multiplies it, baselines by 0.
+    seed: Seed of everything that is drawn.
+    save_steps: Steps between checkpoints.
+    logging_steps: Steps between log entries.
+    options: Further fields of ``CorrPOConfig``.
     """
 
     method: str = "corrpo"
@@ -53,53 +72,90 @@ class TrainSpec:
     task_options: dict[str, Any] = field(default_factory=dict)
     held_out: str | None = None
     held_out_limit: int = 64
-    scorer: str = "tags"
+    scorer: Literal["tags", "math"] = "tags"
     out: str = "runs/train"
-    steps: int = 60
-    prompts: int = 6
-    generations: int = 8
-    max_new_tokens: int = 96
+    device: Literal["auto", "cpu"] = "auto"
+    max_steps: int = 60
+    per_device_train_batch_size: int = 48
+    num_generations: int = 8
+    max_completion_length: int = 96
     temperature: float = 1.0
     learning_rate: float = 2e-4
-    weight: float = 0.1
+    inversion_weight: float = 0.1
     seed: int = 0
-    save_every: int = 20
-    log_every: int = 1
-    device: str = "auto"
+    save_steps: int = 20
+    logging_steps: int = 1
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
-            _check_type(entry, getattr(self, entry.name))
-        for name in ("limit", "held_out_limit", "steps", "prompts", "max_new_tokens", "save_every", "log_every"):
+            object.__setattr__(self, entry.name, _read(entry.name, getattr(self, entry.name), _types(TrainSpec)))
+        unknown(self.options, _types(CorrPOConfig))
+        object.__setattr__(self, "options", {n: _read(n, v, _types(CorrPOConfig)) for n, v in self.options.items()})
+        for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; give at least 1.")
-        if self.generations < 2:
-            raise InputError(f"generations is {self.generations}; a group needs at least 2.")
+        if self.num_generations < 2:
+            raise InputError(f"num_generations is {self.num_generations}; a group needs at least 2.")
         if self.temperature <= 0:
             raise InputError(f"temperature is {self.temperature}; give more than 0, or all responses are the same.")
-        if self.scorer not in SCORERS:
-            raise InputError(f"scorer {self.scorer!r} is not known; choose among {', '.join(SCORERS)}.")
-        if self.device not in ("auto", "cpu"):
-            raise InputError(f"device {self.device!r} is not offered; choose auto or cpu.")
+
+    def changed(self, fields: dict[str, Any]) -> "TrainSpec":
+        """Return a copy with fields changed, those of ``CorrPOConfig`` among them.
+
+        Raises:
+            InputError: A field is unknown or cannot be used.
+        """
+        own = set(_types(TrainSpec)) - {"options"}
+        unknown(fields, known_fields())
+        options = {**self.options, **{name: value for name, value in fields.items() if name not in own}}
+        return dataclasses.replace(self, **{n: v for n, v in fields.items() if n in own}, options=options)
+
+    def trainer_fields(self) -> dict[str, Any]:
+        """Return the fields of ``CorrPOConfig`` that are set here."""
+        shared = set(_types(CorrPOConfig)) & set(_types(TrainSpec))
+        return {**{name: getattr(self, name) for name in sorted(shared)}, **self.options}
+
+
+_COUNTS = (
+    "limit",
+    "held_out_limit",
+    "max_steps",
+    "per_device_train_batch_size",
+    "max_completion_length",
+    "save_steps",
+    "logging_steps",
+)
 
 
 def read_spec(config: str, overrides: Sequence[str] = ()) -> TrainSpec:
     """Read a specification.
 
     Args:
-        config: A YAML file with fields of :class:`TrainSpec`, or ``demo`` for the defaults.
-        overrides: ``field=value``, the value in YAML; ``options.field=value`` sets one entry of ``options``.
+        config: A YAML file with fields of :class:`TrainSpec` and ``CorrPOConfig``, or ``demo`` for the defaults.
+        overrides: ``field=value``, the value in YAML; ``field.entry=value`` sets one entry of a field that has some.
 
     Raises:
-        InputError: The file is missing or malformed, or a field is unknown or of the wrong type.
+        InputError: The file is missing or malformed, or a field is unknown or cannot be used.
     """
-    values = parse_overrides({} if config == DEMO else read_fields(config), overrides)
-    known = [entry.name for entry in dataclasses.fields(TrainSpec)]
-    unknown = [name for name in values if name not in known]
-    if unknown:
-        raise InputError(f"field {unknown[0]!r} is not known; choose among {', '.join(known)}.")
-    return TrainSpec(**values)
+    return TrainSpec().changed(parse_overrides({} if config == DEMO else read_fields(config), overrides))
+
+
+def known_fields() -> list[str]:
+    """Return the names of all fields that a file may hold: of a training run and of its trainer."""
+    return [*(name for name in _types(TrainSpec) if name != "options"), *_types(CorrPOConfig)]
+
+
+def unknown(given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse a field that is not known, naming the nearest that is."""
+    known = list(dict.fromkeys(known))
+    for name in given:
+        if name not in known and name in RENAMED:
+            raise InputError(f"{name} is now {RENAMED[name]}; it has TRL's name.")
+        if name == "options":
+            raise InputError("options are fields like the others now; write beta=0.01 and not options.beta=0.01.")
+        if name not in known:
+            raise InputError(f"field {name!r} is not known; the nearest are {nearest(name, known)}.")
 
 
 def parse_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -109,13 +165,13 @@ def parse_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
         name, equals, text = override.partition("=")
         if not equals:
             raise InputError(f"{override!r} is not an override; write field=value.")
-        target = values
-        group, dot, entry = name.partition(".")
-        if dot:
-            target, name = values.setdefault(group, {}), entry
-            if not isinstance(target, dict):
+        *groups, last = name.split(".")
+        place = values
+        for group in groups:
+            place = place.setdefault(group, {})
+            if not isinstance(place, dict):
                 raise InputError(f"{group} has no entries to set; write {group}=value.")
-        target[name] = _parse(text, override)
+        place[last] = _parse(text, override)
     return values
 
 
@@ -126,13 +182,15 @@ def read_fields(config: str) -> dict[str, Any]:
         raise InputError(f"there is no file {path}; give a YAML file, or demo for the built-in run.")
     values = _parse(path.read_text(encoding="utf-8"), str(path))
     if not isinstance(values, dict):
-        raise InputError(f"{path} holds no fields; write lines such as steps: 100.")
+        raise InputError(f"{path} holds no fields; write lines such as max_steps: 100.")
     return values
 
 
-def write_spec(spec: TrainSpec, path: Path) -> None:
-    """Write every field as YAML, to be read by :func:`read_spec`."""
-    path.write_text(yaml.safe_dump(dataclasses.asdict(spec), sort_keys=False), encoding="utf-8")
+def flat_fields(spec: TrainSpec) -> dict[str, Any]:
+    """Return every field as a file has them, for :func:`read_spec`."""
+    fields = dataclasses.asdict(spec)
+    options = fields.pop("options")
+    return fields | options
 
 
 def _parse(text: str, where: str) -> Any:
@@ -142,13 +200,23 @@ def _parse(text: str, where: str) -> Any:
         raise InputError(f"{where} is not valid YAML; correct it.") from error
 
 
-def _check_type(entry: dataclasses.Field, value: Any) -> None:
-    """Hold a value to its field's type; a whole number will do for a real one, and 1e-4 is text to YAML."""
-    kind: Any = entry.type
-    if isinstance(kind, types.UnionType):
-        expected = typing.get_args(kind)
-    else:
-        expected = (float, int) if kind is float else (typing.get_origin(kind) or kind,)  # dict[str, Any] is a dict
-    if not isinstance(value, expected) or isinstance(value, bool):
-        hint = " (write 1.0e-4 rather than 1e-4)" if entry.type is float and isinstance(value, str) else ""
-        raise InputError(f"{entry.name} is {value!r}; give {getattr(entry.type, '__name__', entry.type)}{hint}.")
+@cache
+def _types(owner: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(owner)
+    return {entry.name: hints[entry.name] for entry in dataclasses.fields(owner)}
+
+
+def _read(name: str, value: Any, types: dict[str, Any]) -> Any:
+    """Return a value as its field's type."""
+    kind = types[name]
+    try:
+        # To pydantic true is 1, and to YAML it is what a mistyped number is not.
+        if isinstance(value, bool) and kind in (int, float, int | None, float | None):
+            raise InputError(f"{name} is {value}; give a number.")
+        read = TypeAdapter(kind, config={"arbitrary_types_allowed": True}).validate_python(value)
+    except ValidationError as error:
+        what = error.errors()[0]["msg"]
+        raise InputError(f"{name} is {value!r}: {what[:1].lower()}{what[1:].rstrip('.')}; correct it.") from error
+    if isinstance(read, float) and not math.isfinite(read):
+        raise InputError(f"{name} is {read}; give a finite number.")
+    return read

@@ -17,8 +17,9 @@ SHOWN = {
     "distinct_tokens": ("distinct", "{:.3f}"),
     "repeated_4grams": ("repeated 4-grams", "{:.3f}"),
     "filler_words": ("fillers", "{:.3f}"),
+    "kl_nats": ("KL, nats/token", "{:.3f}"),
 }
-"""Column of ``comparison.csv`` -> heading and format in the table."""
+"""Column of ``comparison.csv`` -> heading and format in the table, where there is such a column."""
 DIFFERENCES = ("pass_at_1", "PASS", "rho_position", "rho_token_type", "tokens")
 
 
@@ -38,27 +39,30 @@ def comparison_table(rows: pd.DataFrame, largest: str) -> str:
         largest: Its column with pass@K for the largest K.
     """
     columns = {largest if c == "PASS" else c: shown for c, shown in SHOWN.items()}
+    columns = {c: shown for c, shown in columns.items() if c in rows}
     headings = {c: heading.format(largest.replace("pass_at_", "pass@")) for c, (heading, _) in columns.items()}
     formats = {c: form for c, (_, form) in columns.items()}
     after = rows[rows.when == "after"]
     # The start is the same for all methods: one row a seed.
     before = rows[rows.when == "before"].groupby("seed", as_index=False).first()
-    lines = [["method", "seeds", *headings.values()]]
+    lines = []
     for name, group in [("before", before), *((m, after[after.method == m]) for m in after.method.unique())]:
         cells = [_cell(group[column].to_numpy(), formats[column]) for column in headings]
         lines.append([name, str(len(group)), *cells])
-    text = "Means over seeds with 95 % t-intervals over seeds.\n\n" + _markdown(lines)
+    text = "Means over seeds with 95 % t-intervals over seeds.\n\n"
+    text += markdown_table(["method", "seeds", *headings.values()], lines) + "\n"
     if REFERENCE not in set(after.method) or after.method.nunique() < 2:
         return text
     chosen = [largest if c == "PASS" else c for c in DIFFERENCES]
-    lines = [["method minus grpo", "seeds", *(headings[c] for c in chosen)]]
+    lines = []
     for method in after.method.unique():
         if method != REFERENCE:
             pairs = {column: paired_differences(rows, column, method) for column in chosen}
             cells = [_cell(pairs[column], _signed(formats[column])) for column in chosen]
             lines.append([method, str(len(pairs[chosen[0]])), *cells])
     title = "Differences after training, paired by seed, with 95 % t-intervals over seeds."
-    return f"{text}\n{title}\n\n{_markdown(lines)}"
+    differences = markdown_table(["method minus grpo", "seeds", *(headings[c] for c in chosen)], lines)
+    return f"{text}\n{title}\n\n{differences}\n"
 
 
 def _signed(form: str) -> str:
@@ -70,7 +74,3 @@ def _cell(values: np.ndarray, form: str) -> str:
         return "-"
     mean, low, high = (form.format(value) for value in seed_interval(values))
     return f"{mean} [{low}, {high}]" if len(values) > 1 else mean
-
-
-def _markdown(lines: list[list[str]]) -> str:
-    return markdown_table(lines[0], lines[1:]) + "\n"

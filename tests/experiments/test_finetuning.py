@@ -10,13 +10,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from inversion.cli import main
 from inversion.errors import InputError
 from inversion.experiments.checkpoints import last_checkpoint, remove_torn
 from inversion.experiments.finetuning import training_problems
-from inversion.experiments.spec import TrainSpec, read_spec, write_spec
+from inversion.experiments.spec import TrainSpec, flat_fields, read_spec
 from inversion.runs import load_responses
 
 ROWS = [{"prompt": f"Spell this word backward (example: sun -> nus): {w}", "answer": w[::-1]} for w in ("cat", "dog")]
@@ -31,38 +32,56 @@ def problems(tmp_path):
 
 def test_specification_survives_writing(tmp_path):
     spec = TrainSpec(model="fast", learning_rate=1e-5, options={"beta": 0.1, "inversion_layers": [0, -1]})
-    write_spec(spec, tmp_path / "spec.yaml")
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(flat_fields(spec)))
     assert read_spec(str(tmp_path / "spec.yaml")) == spec
     assert read_spec("demo") == TrainSpec()
 
 
 def test_command_line_overrides_any_field(tmp_path):
     path = tmp_path / "spec.yaml"
-    path.write_text("steps: 5\noptions:\n  beta: 0.1\n", encoding="utf-8")
-    spec = read_spec(str(path), ["steps=7", "weight=1", "options.inversion_unit=token_type", "held_out=null"])
-    assert spec == TrainSpec(steps=7, weight=1, options={"beta": 0.1, "inversion_unit": "token_type"})
+    path.write_text("max_steps: 5\nbeta: 0.1\n", encoding="utf-8")
+    overrides = [
+        "max_steps=7",
+        "inversion_weight=1",
+        "inversion_unit=token_type",
+        "held_out=null",
+        "learning_rate=1e-4",
+    ]
+    spec = read_spec(str(path), [*overrides, "task_options.min_terms=2"])
+    options = {"beta": 0.1, "inversion_unit": "token_type"}
+    assert spec == TrainSpec(
+        max_steps=7, inversion_weight=1, learning_rate=1e-4, task_options={"min_terms": 2}, options=options
+    )
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["pace=3"], "field 'pace' is not known"),
-        (["steps"], "write field=value"),
-        (["steps=many"], "steps is 'many'; give int"),
-        (["steps=true"], "steps is True"),
-        (["learning_rate=1e-4"], "write 1.0e-4"),
-        (["steps=0"], "at least 1"),
-        (["generations=1"], "at least 2"),
+        (["pace=3"], "field 'pace' is not known; the nearest are"),
+        (["max_stesp=3"], "the nearest are max_steps"),
+        (["max_steps"], "write field=value"),
+        (["max_steps=many"], "max_steps is 'many': input should be a valid integer"),
+        (["max_steps=true"], "max_steps is True"),
+        (["max_steps=1.5"], "max_steps is 1.5"),
+        (["learning_rate=fast"], "learning_rate is 'fast': input should be a valid number"),
+        (["learning_rate=.nan"], "finite"),
+        (["beta=small"], "beta is 'small'"),
+        (["max_steps=0"], "at least 1"),
+        (["num_generations=1"], "at least 2"),
         (["temperature=0"], "more than 0"),
-        (["scorer=jury"], "choose among tags, math"),
-        (["device=tpu"], "choose auto or cpu"),
-        (["steps=[1"], "not valid YAML"),
-        (["steps.most=1"], "no entries"),
+        (["scorer=jury"], "scorer is 'jury': input should be 'tags' or 'math'"),
+        (["device=tpu"], "'auto' or 'cpu'"),
+        (["max_steps=[1"], "not valid YAML"),
+        (["max_steps.most=1"], "no entries"),
+        (["steps=3"], "steps is now max_steps"),
+        (["weight=10.0"], "weight is now inversion_weight"),
+        (["prompts=6"], "per_device_train_batch_size, which counts responses"),
+        (["options.inversion_form=additive"], "write beta=0.01 and not"),
     ],
 )
 def test_bad_overrides_are_one_sentence(overrides, message):
     with pytest.raises(InputError, match=message) as caught:
-        read_spec("demo", [*(["steps=1"] if overrides == ["steps.most=1"] else []), *overrides])
+        read_spec("demo", [*(["max_steps=1"] if overrides == ["max_steps.most=1"] else []), *overrides])
     assert str(caught.value).endswith(".")
 
 
@@ -72,12 +91,13 @@ def test_bad_overrides_are_one_sentence(overrides, message):
         (["method=ppo"], "method 'ppo' is not known"),
         (["problems=absent.jsonl"], "no file absent.jsonl"),
         (["held_out_limit=8"], "8 are held out"),
-        (["options.pace=3"], "option 'pace' is neither"),
-        (["options.loss_type=grpo", "method=kl_cov"], "loss_type to dapo"),
-        (["options.inversion_form=best"], "reward form 'best' is not known"),
-        (["options.num_generations=7"], "TRL refuses"),
+        (["loss_type=grpo", "method=kl_cov"], "loss_type to dapo"),
+        (["inversion_form=best"], "reward form 'best' is not known"),
+        (["num_generations=7"], "TRL refuses"),
         (["model=absent/folder/"], "no model folder"),
-        (["save_every=3", "options.num_iterations=2"], "multiple of a rollout's 2 updates"),
+        (["max_completion_length=8190"], "exceeds the context of half, 8192"),
+        (["inversion_layers=[9]", "inversion_signal=exact"], "layer"),
+        (["save_steps=3", "num_iterations=2"], "multiple of a rollout's 2 updates"),
     ],
 )
 def test_bad_settings_exit_with_2_and_leave_no_training(tmp_path, problems, capsys, overrides, message):
@@ -119,14 +139,14 @@ def arguments(problems, out, checkpoint):
         "out": out,
         "model": checkpoint("llama", max_position_embeddings=128),
         "held_out_limit": 2,
-        "prompts": 2,
-        "generations": 4,
-        "max_new_tokens": 12,
-        "steps": 4,
-        "save_every": 2,
-        "weight": 0.5,
+        "per_device_train_batch_size": 8,
+        "num_generations": 4,
+        "max_completion_length": 12,
+        "max_steps": 4,
+        "save_steps": 2,
+        "inversion_weight": 0.5,
         "device": "cpu",
-        "options.inversion_form": "additive",
+        "inversion_form": "additive",
     }
     return [f"{name}={value}" for name, value in settings.items()]
 
@@ -149,8 +169,8 @@ def test_train_and_resume_from_the_command_line(tmp_path, problems, checkpoint, 
 
     assert main(["train", "demo", *given]) == 2
     assert "--resume" in capsys.readouterr().err
-    assert main(["train", "demo", *given, "steps=5", "--resume"]) == 2
-    assert "it differs in steps" in capsys.readouterr().err
+    assert main(["train", "demo", *given, "max_steps=5", "--resume"]) == 2
+    assert "it differs in max_steps" in capsys.readouterr().err
     assert main(["train", "demo", *given, f"out={tmp_path / 'new'}", "--resume"]) == 2
     assert "no training run to resume" in capsys.readouterr().err
 

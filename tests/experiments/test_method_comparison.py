@@ -7,16 +7,20 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
-from scipy.stats import ttest_1samp, ttest_rel
+from scipy.stats import entropy, ttest_1samp, ttest_rel
+from tiny import tiny_model, token_ids
 
+import inversion
 from inversion.cli import main
 from inversion.corrpo.gaming import filler_share, repeated_share
 from inversion.errors import InputError
 from inversion.experiments import comparison
-from inversion.experiments.comparison import DEMO_FILE, CompareSpec, read_compare_spec
-from inversion.experiments.sampling import pass_at_k
-from inversion.experiments.tables import comparison_table, paired_differences, seed_interval
+from inversion.experiments.comparison import SHIPPED, CompareSpec, read_compare_spec
+from inversion.experiments.sampling import divergence, pass_at_k
+from inversion.experiments.tables import comparison_table, paired_differences
+from inversion.statistics.seeds import seed_interval
 
 ROWS = [{"prompt": f"Spell this word backward (example: sun -> nus): {w}", "answer": w[::-1]} for w in ("cat", "dog")]
 
@@ -79,10 +83,36 @@ def test_differences_are_paired_by_seed():
 
 
 def test_the_shipped_comparison_reads_and_goes_seed_by_seed():
-    spec = read_compare_spec("demo", ["methods={grpo: 2, corrpo: 1}", "steps=7"])
-    assert spec.train.steps == 7
-    assert [(run.method, run.seed) for run in spec.runs()] == [("grpo", 0), ("corrpo", 0), ("grpo", 1)]
-    assert read_compare_spec(str(DEMO_FILE)).methods["corrpo"] == 5
+    spec = read_compare_spec("demo", ["methods={grpo: 2, corrpo: 1}", "max_steps=7"])
+    assert spec.train.max_steps == 7
+    assert [(arm.name, arm.spec.seed) for arm in spec.arms()] == [("grpo", 0), ("corrpo", 0), ("grpo", 1)]
+    assert read_compare_spec(str(SHIPPED["demo"])).methods["corrpo"] == 5
+
+
+def test_runs_of_one_method_may_differ_in_settings():
+    spec = read_compare_spec("rho", ["methods={grpo: 2, down: {seeds: 1, method: grpo}}", "methods.down.beta=0.5"])
+    arms = [(arm.name, arm.spec.method, arm.spec.seed, arm.spec.options.get("beta")) for arm in spec.arms()]
+    assert arms == [("grpo", "grpo", 0, None), ("down", "grpo", 0, 0.5), ("grpo", "grpo", 1, None)]
+    assert len({arm.folder for arm in spec.arms()}) == 3
+
+
+def test_what_could_not_be_scored_counts_for_nothing():
+    right = np.array([[1, np.nan, 0, 0], [np.nan, np.nan, np.nan, 1], [np.nan] * 4])
+    assert pass_at_k(right, 1) == pytest.approx((1 / 3 + 1) / 2)
+    assert pass_at_k(right, 2) == pytest.approx(2 / 3)
+    assert np.isnan(pass_at_k(right[2:], 1))
+
+
+def test_divergence_is_that_of_the_distributions():
+    a, b = (inversion.load_model(tiny_model("llama", seed=seed)) for seed in (0, 1))
+    texts = [(token_ids(4, 1), token_ids(6, 2)), (token_ids(2, 3), token_ids(9, 4))]
+    expected = []
+    for prompt, response in texts:
+        p, q = (m.original_model(torch.tensor([prompt + response])).logits[0].softmax(-1) for m in (a, b))
+        for i in range(len(prompt) - 1, len(prompt) + len(response) - 1):
+            expected.append(entropy(p[i].detach().numpy(), q[i].detach().numpy()))
+    assert divergence(a, b, texts) == pytest.approx(np.mean(expected), rel=1e-4)
+    assert divergence(a, a, texts) == 0
 
 
 @pytest.mark.parametrize(
@@ -93,6 +123,13 @@ def test_the_shipped_comparison_reads_and_goes_seed_by_seed():
         (["methods.grpo=0"], "at least 1"),
         (["pass_k=[1, 99]"], "from 1 to samples"),
         (["method=grpo"], "'method' is not known"),
+        (["methods={down: {method: grpo}}"], "0 seeds; give a whole number"),
+        (["methods={down: {seeds: 1, method: grpo, model: slow}}"], "all runs of a comparison share"),
+        (
+            ["methods={down: {seeds: 1, method: grpo, inversion_los_weight: 1}}"],
+            "the nearest are inversion_loss_weight",
+        ),
+        (["steps=7"], "steps is now max_steps"),
     ],
 )
 def test_bad_comparisons_are_one_sentence(overrides, message):
@@ -116,13 +153,13 @@ def write_config(folder, checkpoint):
         "problems": str(problems),
         "model": str(checkpoint("llama", max_position_embeddings=128)),
         "held_out_limit": 2,
-        "prompts": 2,
-        "generations": 4,
-        "max_new_tokens": 12,
-        "steps": 2,
-        "save_every": 2,
+        "per_device_train_batch_size": 8,
+        "num_generations": 4,
+        "max_completion_length": 12,
+        "max_steps": 2,
+        "save_steps": 2,
         "device": "cpu",
-        "options": {"num_iterations": 2},
+        "num_iterations": 2,
         "methods": {"grpo": 2, "corrpo": 1},
         "samples": 3,
         "pass_k": [1, 2],
@@ -147,6 +184,11 @@ def test_a_comparison_cut_off_and_resumed_equals_one_that_was_not(tmp_path, chec
     curves = pd.read_csv(whole / "curves.csv")
     assert set(curves.method) == {"grpo", "corrpo"}
     assert {"accuracy", "reward", "rho", "entropy_bits", "tokens", "zero_variance_groups"} < set(curves)
+    assert (rows.kl_nats[rows.when == "before"] == 0).all()
+    assert (rows.kl_nats >= 0).all()
+    layers = pd.read_csv(whole / "rho-by-layer.csv")
+    assert len(layers) == len(rows) * 2 * 3
+    assert read_compare_spec(str(whole / "compare.yaml")).methods == {"grpo": 2, "corrpo": 1}
 
     trained = []
     train = comparison.train
@@ -166,8 +208,8 @@ def test_a_comparison_cut_off_and_resumed_equals_one_that_was_not(tmp_path, chec
     (cut / "corrpo" / "seed-0" / "samples.json").unlink()
     shutil.rmtree(cut / "corrpo" / "seed-0" / "after")
     assert main(["train", "compare", str(config), f"out={cut}"]) == 2
-    assert main(["train", "compare", str(config), f"out={cut}", "steps=4", "--resume"]) == 2
-    assert "it differs in train.steps" in capsys.readouterr().err
+    assert main(["train", "compare", str(config), f"out={cut}", "max_steps=4", "--resume"]) == 2
+    assert "it differs in max_steps" in capsys.readouterr().err
     assert main(["train", "compare", str(config), f"out={cut}", "--resume"]) == 0
     assert (cut / "comparison.csv").read_text() == (whole / "comparison.csv").read_text()
     assert (cut / "curves.csv").read_text() == (whole / "curves.csv").read_text()

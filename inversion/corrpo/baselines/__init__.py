@@ -43,6 +43,11 @@ METHODS: dict[str, Method] = {
         weight_factor=1.0,
         source="control: rho permuted within the group",
     ),
+    "direct": Method(
+        CorrPOTrainer,
+        {"loss_type": "grpo", "inversion_loss_weight": 1.0},
+        source="our intervention: grpo with rho as a differentiable term",
+    ),
     "grpo": Method(CorrPOTrainer, {"loss_type": "grpo"}, source="arXiv 2402.03300"),
     "dr_grpo": Method(CorrPOTrainer, {"loss_type": "dr_grpo", "scale_rewards": "none"}, source="arXiv 2503.20783"),
     "dapo": Method(
