@@ -20,9 +20,17 @@ def measure(length: int, threads: int) -> dict:
     import torch
 
     import inversion
-    from inversion.bench import Shape, gradient_operations, norm_operations, random_model, rate, seconds_of_probe
+    from inversion.bench import (
+        Shape,
+        gradient_operations,
+        norm_operations,
+        random_model,
+        rate,
+        seconds_of_gradients,
+        seconds_of_probe,
+    )
+    from inversion.probes.estimate import estimate_memory
     from inversion.probes.linear import product
-    from inversion.probes.memory import estimate_memory
 
     torch.set_num_threads(threads)
     shape = Shape("curve", 2, 896, 14, 2, 4864, length)
@@ -32,16 +40,14 @@ def measure(length: int, threads: int) -> dict:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = seconds_of_probe(bridge, tokens, "cpu")
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    estimate = estimate_memory(bridge, length)
     operations = gradient_operations(shape) + norm_operations(shape)
     return {
         "length": length,
         "seconds": seconds,
-        "gradients": seconds_of_probe(bridge, tokens, "cpu", norms=False),
+        "gradients": seconds_of_gradients(bridge, tokens, "cpu"),
         "limit": operations / max(rate(torch.matmul), rate(product)),
         "peak": peak,
-        "activations": estimate.activations,
-        "per_target": estimate.per_target,
+        "estimate": estimate_memory(bridge, length + 1),
     }
 
 
@@ -77,9 +83,7 @@ def main() -> None:
     options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     rows = []
-    print(
-        "| tokens | ms a token | without norms | strict limit | peak memory, MB | forward activations (estimate), MB |"
-    )
+    print("| tokens | ms a token | without norms | strict limit | peak memory, MB | estimate, MB |")
     print("|---|---|---|---|---|---|")
     for length in options.lengths:
         with context.Pool(1) as pool:
@@ -88,7 +92,7 @@ def main() -> None:
         print(
             f"| {length} | {1000 * row['seconds'] / length:.2f} | {1000 * row['gradients'] / length:.2f} | "
             f"{1000 * row['limit'] / length:.2f} | "
-            f"{row['peak'] / 1e6:.0f} | {row['activations'] / 1e6:.0f} |",
+            f"{row['peak'] / 1e6:.0f} | {row['estimate'] / 1e6:.0f} |",
             flush=True,
         )
     draw(rows)

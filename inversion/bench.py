@@ -6,10 +6,9 @@ of the product that the probe uses, which on some processors is faster.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from unittest.mock import patch
 
 import torch
 import xarray as xr
@@ -18,8 +17,10 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from inversion.models import load_model
 from inversion.probes import probe
-from inversion.probes.capture import PROJECTIONS
+from inversion.probes.capture import PROJECTIONS, Site, attention_layers
+from inversion.probes.gradients import Delta, Targets, run_pass
 from inversion.probes.linear import product
+from inversion.probes.pace import Pace
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ def time_shape(shape: Shape, device: str = "cpu", sample: int = 4, repeats: int 
     for _ in range(repeats):
         rates.append((rate(torch.matmul, device), rate(product, device)))
         whole.append(seconds_of_probe(bridge, tokens, device))
-        without.append(seconds_of_probe(bridge, tokens, device, norms=False))
+        without.append(seconds_of_gradients(bridge, tokens, device))
     count, best = shape.tokens, min(whole)
     return Timing(
         shape.name,
@@ -248,15 +249,32 @@ def table(timings: list[Timing], device: str) -> str:
     return "\n".join(lines)
 
 
-def seconds_of_probe(bridge: TransformerBridge, tokens: list[int], device: str, norms: bool = True) -> float:
-    """Time the probe on a sequence; without ``norms`` it does all of its work but those, to see what they cost."""
+def seconds_of_probe(bridge: TransformerBridge, tokens: list[int], device: str) -> float:
+    """Time the probe on a sequence, all tokens but the first."""
+    return _seconds(lambda: probe(bridge, tokens[:1], tokens[1:], norms=("nuclear",)), device)
 
-    def nothing(factor: Tensor, delta: Tensor, names: Any) -> dict[str, Tensor]:
-        return {name: delta.new_zeros(len(delta)) for name in names}
 
-    replaced = {} if norms else {"factored_norms": nothing}
-    with patch.dict(probe.__globals__, replaced):
-        return _seconds(lambda: probe(bridge, tokens[:1], tokens[1:], norms=("nuclear",)), device)
+def seconds_of_gradients(bridge: TransformerBridge, tokens: list[int], device: str) -> float:
+    """Time the gradients of the same tokens alone: what the probe does without norms."""
+    ids = torch.tensor([tokens], device=device)
+    sites = [Site(layer, name) for layer in attention_layers(bridge) for name in PROJECTIONS]
+    targets = Targets(torch.arange(len(tokens) - 1, device=device), ids[0, 1:])
+
+    def work() -> None:
+        with run_pass(bridge, ids[:, :-1], sites) as single:
+            single.gradients(targets).run(_Nothing(), Pace(bridge))
+
+    return _seconds(work, device)
+
+
+class _Nothing:
+    """Takes gradients and makes nothing of them."""
+
+    def take_inputs(self, inputs: Mapping[Site, Tensor]) -> None: ...
+
+    def take(self, delta: Delta) -> None: ...
+
+    def take_rank_one(self, site: Site, inputs: Tensor, values: Tensor) -> None: ...
 
 
 def _check(found: xr.Dataset, expected: list[dict[tuple[int, str], float]]) -> None:

@@ -6,6 +6,7 @@
 #       extension: .py
 #       format_name: percent
 #       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -34,7 +35,7 @@ import inversion
 from inversion.demo import MODELS
 from inversion.measure import Measurement, measure_run
 from inversion.plots import PAGE_INCHES, layer_heat_map, style
-from inversion.probes.memory import estimate_memory
+from inversion.probes.estimate import estimate_memory
 from inversion.report import write_report
 from inversion.responses import Generation, read_problems
 
@@ -67,10 +68,7 @@ _ = tokenizer.save_pretrained(source)
 
 # %%
 model = inversion.load_model(source, device="auto", dtype="float32")
-memory = estimate_memory(model, length=2048)
-print(
-    f"a response of 2,048 tokens: about {memory.activations / 1e6:,.0f} MB, and {memory.per_target / 1e6:,.0f} MB for each token in a backward pass"
-)
+print(f"64 tokens of a response of 2,048: about {estimate_memory(model, length=2048, targets=64) / 1e6:,.0f} MB")
 
 # %% [markdown]
 # ## Prompts, with the model's chat template

@@ -4,6 +4,7 @@ from typing import Any
 
 import psutil
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 
 from inversion.models.describe import text_config
 
@@ -34,6 +35,6 @@ def sequences_at_once(model: Any, length: int) -> int:
     return 1 << (max(1, min(MOST_SEQUENCES, fitting)).bit_length() - 1)
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that memory ran out, on a GPU or a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)

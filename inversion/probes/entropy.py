@@ -16,7 +16,8 @@ from transformer_lens.tools.analysis import logit_readout
 from inversion.responses import Generation
 from inversion.responses.sampling import sampled_logits
 
-ROWS_AT_ONCE = 64
+AT_ONCE = 2**21
+"""Most numbers of a distribution over the vocabulary that are held at a time in float64 (16 MiB)."""
 
 
 class TokenUncertainty(NamedTuple):
@@ -39,9 +40,10 @@ def token_uncertainty(logits: Tensor, token_ids: Tensor) -> TokenUncertainty:
         logits: (t, V).
         token_ids: The tokens written, (t,).
     """
+    rows = _rows(logits.shape[1])
     parts = [
-        _uncertainty(rows.double(), ids)
-        for rows, ids in zip(logits.split(ROWS_AT_ONCE), token_ids.split(ROWS_AT_ONCE), strict=True)
+        _uncertainty(few.double(), ids)
+        for few, ids in zip(logits.split(rows), token_ids.to(logits.device).split(rows), strict=True)
     ]
     return TokenUncertainty(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
@@ -54,7 +56,7 @@ def sampled_entropy_bits(logits: Tensor, generation: Generation) -> Tensor:
         generation: Temperature, top-k and top-p.
     """
     entropies = []
-    for rows in logits.split(ROWS_AT_ONCE):
+    for rows in logits.split(_rows(logits.shape[1])):
         log_probs = _log_softmax(sampled_logits(rows, generation))
         entropies.append(_entropy(log_probs.exp(), log_probs) / math.log(2))
     return torch.cat(entropies)
@@ -63,6 +65,11 @@ def sampled_entropy_bits(logits: Tensor, generation: Generation) -> Tensor:
 def _entropy(probs: Tensor, log_probs: Tensor) -> Tensor:
     """Return the entropy of each row, in nats. 0 log 0 = 0, also where a masked logit is minus infinity."""
     return -torch.where(probs == 0, 0, probs * log_probs).sum(1)  # NaN stays NaN.
+
+
+def _rows(vocabulary: int) -> int:
+    """How many tokens to treat at a time."""
+    return max(1, AT_ONCE // vocabulary)
 
 
 def _uncertainty(logits: Tensor, token_ids: Tensor) -> TokenUncertainty:
@@ -103,7 +110,7 @@ def _lens_entropy(model: TransformerBridge, residual: Tensor | None, count: int)
     reason = "a block does not return one residual stream"
     if residual is not None:
         try:
-            readout = logit_readout(model, residual, vocab=[0], chunk_size=ROWS_AT_ONCE)
+            readout = logit_readout(model, residual, vocab=[0], chunk_size=_rows(int(model.cfg.d_vocab)))
             return readout.entropy.double().cpu() / math.log(2)
         except (ValueError, NotImplementedError) as error:
             reason = str(error)

@@ -4,14 +4,13 @@ In a causal model a prefix writes the first rows of what the whole sequence writ
 and the forward pass of a prefix, which is only needed for its graph, takes those rows instead of multiplying again.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformer_lens.model_bridge import TransformerBridge
 from transformers.pytorch_utils import Conv1D
 
 from inversion.hooks import replaced
@@ -24,6 +23,10 @@ PANELS = (256, 64)
 It compiles code for every number of rows it meets, about half a millisecond and up to some megabytes each, and keeps
 it. Prefixes come in any length, so they are cut into pieces of two sizes; fewer rows than the smaller go another way.
 """
+
+
+KEPT_BYTES = 2**26
+"""Most bytes of what all layers' maps wrote that are kept (64 MiB); beyond, each layer is computed once more."""
 
 
 def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -70,19 +73,24 @@ def prefers_onednn() -> bool:
 
 
 class LinearMaps:
-    """The linear maps of a model while one sequence is probed.
+    """The linear maps of a model, or of a part of it, while one sequence is probed.
 
     Kinds that are not known here (quantized ones, say) and modules whose ``forward`` somebody has replaced stay as
     they are. Maps that are called more than once, or on something else than one sequence, as experts are, are always
     computed.
     """
 
-    def __init__(self, model: TransformerBridge) -> None:
+    def __init__(self, module: nn.Module) -> None:
         kinds = (nn.Linear, Conv1D)
-        modules = model.original_model.modules()
-        self._maps: list[Any] = [m for m in modules if type(m) in kinds and "forward" not in vars(m)]
+        self._maps: list[Any] = [m for m in module.modules() if type(m) in kinds and "forward" not in vars(m)]
         self._calls: dict[nn.Module, int] = dict.fromkeys(self._maps, 0)
         self._written: dict[nn.Module, Tensor] = {}
+        self.has_kept = False
+
+    @property
+    def bytes_per_row(self) -> int:
+        """Bytes that all maps write for one position."""
+        return sum(len(_weight(m)) * m.weight.dtype.itemsize for m in self._maps)
 
     @contextmanager
     def kept(self) -> Iterator[None]:
@@ -101,6 +109,7 @@ class LinearMaps:
 
         with replaced({module: compute(module, _weight(module)) for module in self._maps}):
             yield
+        self.has_kept = True
 
     @contextmanager
     def reused(self) -> Iterator[None]:
@@ -112,6 +121,11 @@ class LinearMaps:
         once = {module: written for module, written in self._written.items() if self._calls[module] == 1}
         with replaced({module: look_up(written, _weight(module)) for module, written in once.items()}):
             yield
+
+
+def worth_keeping(maps: Iterable[LinearMaps], length: int) -> bool:
+    """Whether what these maps write on ``length`` positions is little enough to keep it all."""
+    return length * sum(some.bytes_per_row for some in maps) <= KEPT_BYTES
 
 
 def _weight(module: Any) -> Tensor:

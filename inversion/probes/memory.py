@@ -1,111 +1,108 @@
-"""How many tokens to work on at once: enough to keep the processor busy, few enough to fit.
+"""What a probe takes of a machine's memory, and what to do where that is not there."""
 
-Targets go in blocks that share a prefix, and a block in chunks that share a backward pass.
-"""
-
-import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 import torch
-from torch import Tensor
+from accelerate.utils.memory import clear_device_cache
 from transformer_lens.model_bridge import TransformerBridge
 
+from inversion.errors import InputError
 from inversion.models import text_config
+from inversion.models.memory import is_out_of_memory
 
-CACHE_ELEMENTS = 3 * 2**19
-"""On a CPU a chunk's widest tensor should stay in cache, (about 6 MB of float32): beyond, memory traffic dominates."""
-NORMS_ELEMENTS = 2**18
-"""What norms are computed from should stay in the cache of one core (1 MB of float32), or be that of a few tokens."""
-FEWEST_ROWS = 256
-"""Yet a matrix product wants this many rows to be worth reading the weights for."""
-SHARE_OF_FREE = 0.25
-"""Most of the free memory a chunk may take by the estimate; the estimate is rough and others use the machine too."""
+
+class DoesNotFit(InputError):
+    """A response cannot be probed in the memory that there is, not even one token at a time."""
+
+    def __init__(self, tokens: int | None = None) -> None:
+        what = "the response does" if tokens is None else f"{tokens} tokens do"
+        super().__init__(
+            f"{what} not fit into memory even one token at a time; shorten the response, or use a smaller dtype or "
+            "another device."
+        )
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Estimated bytes for a sequence of a given length.
+class Widths:
+    """The sizes of a model that memory depends on.
 
-    activations: what the graph of one forward pass keeps.
-    per_target: what one target adds to a backward pass.
+    model: Width of the residual stream.
+    feed_forward: Width of the feed-forward part that is active for a token.
+    heads: Attention heads.
+    layers: Blocks.
+    vocabulary: Logits of a position.
+    itemsize: Bytes of a number.
     """
 
-    activations: int
-    per_target: int
+    model: int
+    feed_forward: int
+    heads: int
+    layers: int
+    vocabulary: int
+    itemsize: int
+
+    @classmethod
+    def of(cls, model: TransformerBridge) -> "Widths":
+        """Read them off a model."""
+        config: Any = text_config(model)
+        d_model = int(model.cfg.d_model)
+        fields = ("intermediate_size", "ffn_dim", "n_inner")
+        d_ff = next((getattr(config, name) for name in fields if getattr(config, name, None)), 4 * d_model)
+        experts = int(getattr(config, "num_experts_per_tok", None) or 1)
+        return cls(
+            model=d_model,
+            feed_forward=int(max(d_ff if isinstance(d_ff, list) else [d_ff])) * experts,
+            heads=int(model.cfg.n_heads),
+            layers=len(model.blocks),
+            vocabulary=int(model.original_model.get_output_embeddings().weight.shape[0]),  # pyright: ignore
+            itemsize=next(model.original_model.parameters()).dtype.itemsize,
+        )
+
+    def stream(self, length: int) -> int:
+        """Bytes of the residual stream, or of one target's gradient at it, over ``length`` positions."""
+        return length * self.model * self.itemsize
+
+    def graph(self, length: int, pattern: bool = False) -> int:
+        """Bytes that the graph of one block keeps for ``length`` positions.
+
+        A position keeps about ten vectors of the residual width and four of the feed-forward width, and four rows of
+        the pattern for every head where attention forms it.
+        """
+        row = 10 * self.model + 4 * self.feed_forward + 4 * self.heads * length * pattern
+        return length * row * self.itemsize
+
+    def backward(self, length: int, pattern: bool = False) -> int:
+        """Bytes that one target adds to a backward pass through a block: about half of the graph is alive at once."""
+        return self.graph(length, pattern) // 2
 
 
-def estimate_memory(model: TransformerBridge, length: int) -> Memory:
-    """Estimate the memory that probing a sequence of ``length`` tokens takes, from the model's shape.
+@contextmanager
+def fitting(tokens: int) -> Iterator[None]:
+    """Turn running out of memory inside into one sentence about a response of this many tokens.
 
-    A position of a block keeps about ten vectors of the residual width, four of the feed-forward width and four
-    attention rows, and a backward pass has about half of that alive at once.
+    Raises:
+        DoesNotFit: Memory ran out.
     """
-    d_model, d_ff, heads = _widths(model)
-    itemsize = next(model.original_model.parameters()).dtype.itemsize
-    block = length * (10 * d_model + 4 * d_ff + 4 * heads * length) * itemsize
-    return Memory(activations=len(model.blocks) * block, per_target=block // 2)
-
-
-def block_size(count: int, device: torch.device) -> int:
-    """Return how many of ``count`` targets share a prefix.
-
-    A block of B costs one more forward pass and B / 2 positions too many for each of its targets. In a forward pass of
-    few rows a position costs about twice as much, so the sum is least at the root of twice the length. A GPU prefers
-    fewer, larger blocks.
-    """
-    return max(4, math.isqrt(2 * count)) * (1 if device.type == "cpu" else 4)
-
-
-def worker_count(blocks: int, device: torch.device) -> int:
-    """Return how many blocks to work on at the same time.
-
-    Two halves of the cores, each with its own block, wait less than all of them on one small operation after another.
-    More workers would each hold a graph of their own.
-    """
-    return min(2, torch.get_num_threads(), blocks) if device.type == "cpu" else 1
-
-
-def chunk_size(model: TransformerBridge, length: int, block: int, workers: int = 1) -> int:
-    """Return how many targets of a block to carry in one backward pass over ``length`` positions.
-
-    ``workers`` do so at the same time.
-    """
-    device = next(model.original_model.parameters()).device
-    fitting = int(SHARE_OF_FREE * free_bytes(device) / workers / estimate_memory(model, length).per_target)
-    if device.type == "cpu":
-        d_model, d_ff, heads = _widths(model)
-        busy = max(CACHE_ELEMENTS // max(d_model, d_ff, heads * length), FEWEST_ROWS) // length
-        fitting = min(fitting, busy)
-    return max(1, min(block, fitting))
-
-
-def norms_at_once(deltas: Tensor) -> int:
-    """Return for how many of c targets, (c, b, d_out), to compute norms together.
-
-    A CPU decomposes one matrix after another anyway; a GPU wants them all.
-    """
-    return max(4, NORMS_ELEMENTS // deltas[0].numel()) if deltas.device.type == "cpu" else len(deltas)
+    try:
+        yield
+    except (DoesNotFit, RuntimeError) as error:
+        if not (isinstance(error, DoesNotFit) or is_out_of_memory(error)):
+            raise
+        raise DoesNotFit(tokens) from error
 
 
 def free_bytes(device: torch.device) -> int:
     """Return the memory that is free where the model is."""
     if device.type == "cuda":
-        return (
-            torch.cuda.mem_get_info(device)[0]
-            + torch.cuda.memory_reserved(device)
-            - torch.cuda.memory_allocated(device)
-        )
+        reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + reserved
     return psutil.virtual_memory().available
 
 
-def _widths(model: TransformerBridge) -> tuple[int, int, int]:
-    """Return residual width, feed-forward width that is active for a token, and attention heads."""
-    config = text_config(model)
-    d_model = int(model.cfg.d_model)
-    d_ff = next(
-        (getattr(config, name) for name in ("intermediate_size", "ffn_dim", "n_inner") if getattr(config, name, None)),
-        4 * d_model,
-    )
-    experts = getattr(config, "num_experts_per_tok", None) or 1
-    return d_model, int(max(d_ff if isinstance(d_ff, list) else [d_ff])) * int(experts), int(model.cfg.n_heads)
+def release() -> None:
+    """Give back what a failed attempt has left in caches."""
+    clear_device_cache(garbage_collection=True)

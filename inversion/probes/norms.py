@@ -51,7 +51,7 @@ def factored_norms(factor: Tensor, delta: Tensor, names: Sequence[str]) -> dict[
 
 
 def singular_values(matrices: Tensor) -> Tensor:
-    """Return all singular values of c matrices, (c, min(m, n)), largest last.
+    """Return all singular values of c matrices, (c, min(m, n)), largest last; NaN for one that is not finite.
 
     Matrices in float32 go through the eigenvalues of their smaller Gram matrix in float64, which is far faster: the
     square root halves the sixteen digits of float64, and the eight that remain are all that float32 holds. For float64
@@ -60,11 +60,17 @@ def singular_values(matrices: Tensor) -> Tensor:
     Args:
         matrices: (c, m, n) in float32 or float64.
     """
+    # A sum of squares shows whether any entry is infinite or not a number, where LAPACK would raise.
     if matrices.dtype == torch.float64:
-        return torch.linalg.svdvals(matrices).flip(-1)
-    wide = matrices.double()
-    gram = _lower_gram(wide if wide.shape[1] <= wide.shape[2] else wide.mT)
-    return torch.linalg.eigvalsh(gram, UPLO="L").clamp_min(0).sqrt()
+        broken = ~matrices.square().sum((1, 2)).isfinite()
+        values = torch.linalg.svdvals(matrices.masked_fill(broken[:, None, None], 0)).flip(-1)
+    else:
+        wide = matrices.double()
+        gram = _lower_gram(wide if wide.shape[1] <= wide.shape[2] else wide.mT)
+        broken = ~gram.diagonal(dim1=1, dim2=2).sum(1).isfinite()
+        gram[broken] = 0
+        values = torch.linalg.eigvalsh(gram, UPLO="L").clamp_min(0).sqrt()
+    return values.masked_fill(broken[:, None], torch.nan)
 
 
 def _triangular_product(factor: Tensor, matrices: Tensor) -> Tensor:

@@ -1,9 +1,7 @@
 """Probe one response: every token's uncertainty and logit-gradient norms, as a labelled dataset."""
 
-import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -16,13 +14,14 @@ from transformer_lens.model_bridge import TransformerBridge
 from inversion._version import __version__
 from inversion.errors import InputError
 from inversion.models import describe_model, load_model
-from inversion.models.memory import is_out_of_memory
 from inversion.models.tokenization import Text, encode, token_texts
-from inversion.probes.capture import PROJECTIONS, Site, frozen, select_layers, select_projections
+from inversion.probes.capture import PROJECTIONS, Site, select_layers, select_projections
+from inversion.probes.collect import NormCollector
 from inversion.probes.entropy import layer_entropy_bits, sampled_entropy_bits, token_uncertainty
-from inversion.probes.gradients import QUANTITIES, Delta, Quantity, TokenGradients
-from inversion.probes.memory import block_size, chunk_size, norms_at_once, worker_count
-from inversion.probes.norms import NORMS, factored_norms, l1_norm, rank_one_norms, triangular_factor
+from inversion.probes.gradients import QUANTITIES, Pass, Quantity, Targets, plan_for, run_pass
+from inversion.probes.memory import fitting
+from inversion.probes.norms import NORMS
+from inversion.probes.pace import Pace, head_rows
 from inversion.responses import Generation
 
 
@@ -69,10 +68,12 @@ def probe(
         ``token_text`` (where the model has a tokenizer), ``entropy_bits``, ``surprisal_bits``, ``logit_space``,
         ``weight`` (how many tokens a drawn one stands for) by token; ``layer_entropy_bits`` by token and layer, the
         entropy of the logit-lens read-out after the layer; and each norm by token, layer and projection, in units of
-        the quantity per weight.
+        the quantity per weight. Where weights or numbers are broken, values are NaN, and ``attrs["not_finite"]`` counts
+        their tokens.
 
     Raises:
         InputError: An argument cannot be used; the sentence says what to do.
+        DoesNotFit: An InputError too: memory does not hold the response even one token at a time.
     """
     model = load_model(model)
     norms = check_norms(norms)
@@ -80,33 +81,42 @@ def probe(
         raise InputError(f"quantity {quantity!r} is not known; choose among {', '.join(QUANTITIES)}.")
     chosen_layers, chosen_projections = select_layers(model, layers), select_projections(projections)
     prompt_ids, response_ids = encode(model, prompt, response)
-    device = next(model.original_model.parameters()).device
-    tokens = torch.tensor([prompt_ids + response_ids], device=device)
-    index, weight = _choose_targets(model, tokens, len(prompt_ids), targets, seed)
-    positions = torch.as_tensor(index, device=device) + len(prompt_ids) - 1
-    with frozen(model), torch.enable_grad():
-        sites = [Site(layer, name) for layer in chosen_layers for name in chosen_projections]
-        gradients = TokenGradients(model, tokens, positions, sites, quantity)
-        measured = _measure_norms(gradients, sites, norms, block, chunk)
-        written = tokens[0, positions + 1]
-        uncertainty = token_uncertainty(gradients.logits, written)
-        sampled = None if generation is None or generation.plain else sampled_entropy_bits(gradients.logits, generation)
-        streams = [gradients.residuals.get(layer) for layer in chosen_layers]
-        lens = layer_entropy_bits(model, streams, len(index))
-    by_token: dict[str, Any] = {"token_id": written, "position": index, "weight": weight}
-    by_token |= uncertainty._asdict()
-    if sampled is not None:
-        by_token["sampled_entropy_bits"] = sampled
-    variables: dict[str, Any] = {name: ("token", _numpy(values)) for name, values in by_token.items()}
+    index = _wanted(targets, len(response_ids))
+    tokens = torch.tensor([prompt_ids + response_ids], device=next(model.original_model.parameters()).device)
+    sites = [Site(layer, name) for layer in chosen_layers for name in chosen_projections]
+    plan = plan_for(model, tokens)
+    pace = Pace(model, block, chunk, pattern=not plan.piecewise)
+    positions = torch.as_tensor(index, device=tokens.device) + len(prompt_ids) - 1
+    seen = tokens[:, : int(positions[-1]) + 1] if plan.prefix else tokens
+    with fitting(tokens.shape[1]), run_pass(model, seen, sites, plan) as single:
+        by_token = _uncertainty(single, positions, tokens[0, positions + 1], pace, generation)
+        by_token |= {"position": index, "weight": np.ones(len(index))}
+        if isinstance(targets, int) and targets < len(index):
+            drawn, weight = _spread(by_token["entropy_bits"], targets, seed)
+            by_token = {name: column[drawn] for name, column in by_token.items()} | {"weight": weight}
+            positions = positions[drawn]
+        collector = NormCollector(norms, sites, positions.tolist())
+        single.gradients(Targets(positions, tokens[0, positions + 1], quantity)).run(collector, pace)
+        lens = layer_entropy_bits(model, [single.residual(layer, positions) for layer in chosen_layers], len(positions))
     if model.tokenizer is not None:
         texts = token_texts(model.tokenizer, response_ids)
-        variables["token_text"] = ("token", [texts[i] for i in index])
-    shape = (len(index), len(chosen_layers), len(chosen_projections))
-    variables["layer_entropy_bits"] = (("token", "layer"), _numpy(lens))
-    for name, values in measured.items():
-        variables[name] = (("token", "layer", "projection"), _numpy(values).reshape(shape))
-    coords = {"layer": chosen_layers, "projection": chosen_projections}
-    return xr.Dataset(variables, coords, _attributes(model, quantity, seed))
+        by_token["token_text"] = np.array([texts[i] for i in by_token["position"]], dtype=object)
+    variables: dict[str, Any] = {name: ("token", column) for name, column in by_token.items()}
+    variables["layer_entropy_bits"] = (("token", "layer"), lens.cpu().numpy())
+    # Norms are computed in float32 at least, and no finer than that unless the model is.
+    precision = np.float64 if pace.widths.itemsize == 8 else np.float32
+    shape = (len(positions), len(chosen_layers), len(chosen_projections))
+    for name, values in collector.norms.items():
+        variables[name] = (("token", "layer", "projection"), values.numpy().astype(precision).reshape(shape))
+    attributes = {
+        **describe_model(model),
+        "attention": "piecewise" if plan.piecewise else "eager",
+        "quantity": quantity,
+        "seed": seed,
+        "not_finite": _count_not_finite(by_token, collector.norms),
+        "versions": package_versions(),
+    }
+    return xr.Dataset(variables, {"layer": chosen_layers, "projection": chosen_projections}, attributes)
 
 
 def package_versions() -> dict[str, str]:
@@ -124,143 +134,50 @@ def check_norms(norms: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _choose_targets(
-    model: TransformerBridge, tokens: Tensor, prompt_length: int, targets: int | Sequence[int] | None, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the response indices to measure, ascending, and how many tokens each stands for."""
-    count = tokens.shape[1] - prompt_length
-    if targets is None or (isinstance(targets, int) and targets >= count):
-        return np.arange(count), np.ones(count)
-    if not isinstance(targets, int):
-        index = np.unique([target + count if target < 0 else target for target in targets])
-        if len(index) == 0 or index[0] < 0 or index[-1] >= count:
-            raise InputError(f"targets {list(targets)} are not all among the {count} response tokens; correct them.")
-        return index.astype(int), np.ones(len(index))
-    if targets < 1:
-        raise InputError(f"targets is {targets}; give at least 1, or None for all tokens.")
-    with torch.no_grad():
-        logits = model.original_model(input_ids=tokens, use_cache=False).logits[0, prompt_length - 1 : -1]
-    entropy = token_uncertainty(logits, tokens[0, prompt_length:]).entropy_bits.cpu().numpy()
-    strata = np.array_split(np.argsort(entropy, kind="stable"), targets)
+def _spread(entropy: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one token from each of ``count`` equal strata of entropy: indices, ascending, and the strata's sizes."""
+    strata = np.array_split(np.argsort(entropy, kind="stable"), count)
     generator = np.random.default_rng(seed)
     drawn = np.array([generator.choice(stratum) for stratum in strata])
     order = np.argsort(drawn)
     return drawn[order], np.array([float(len(stratum)) for stratum in strata])[order]
 
 
-def _measure_norms(
-    gradients: TokenGradients, sites: Sequence[Site], norms: Sequence[str], block: int | None, chunk: int | None
-) -> dict[str, Tensor]:
-    """Work through the targets block by block and return each norm, (t, sites)."""
-    count, columns = len(gradients.positions), {site: i for i, site in enumerate(sites)}
-    device = gradients.logits.device
-    wide = torch.float64 if gradients.logits.dtype == torch.float64 else torch.float32
-    measured = {name: torch.full((count, len(columns)), math.nan, dtype=wide, device=device) for name in norms}
-
-    def keep(part: slice, delta: Delta, values: dict[str, Tensor]) -> None:
-        for name, column in values.items():
-            measured[name][part, columns[delta.site]] = column.to(wide)
-
-    dense = set(sites)
-    for delta in gradients.top_deltas():
-        own = gradients.inputs[delta.site][gradients.positions]
-        keep(slice(None), delta, rank_one_norms(own, delta.values, norms))
-        dense.remove(delta.site)
-    if not dense:
-        return measured
-    factors = _triangular_factors(gradients.inputs, sorted(dense))
-    block = block or block_size(count, device)
-    # The longest first: the recording of the whole sequence serves it, and the short ones even out the workers' loads.
-    blocks = [slice(start, min(start + block, count)) for start in range(0, count, block)][::-1]
-    workers = worker_count(len(blocks), device)
-
-    def measure(chunked: slice, delta: Delta) -> None:
-        for part, few in _prefixes(gradients, chunked, delta.values):
-            values = factored_norms(factors[delta.site], few, norms)
-            if "l1" in norms:
-                values["l1"] = l1_norm(gradients.inputs[delta.site][: few.shape[1]], few)
-            keep(part, delta, values)
-
-    _side_by_side(lambda targets: _in_memory(gradients, targets, chunk, workers, measure), blocks, workers)
-    return measured
+def _wanted(targets: int | Sequence[int] | None, count: int) -> np.ndarray:
+    """Return the response indices whose uncertainty is needed, ascending: all of them where targets are drawn."""
+    if targets is None or isinstance(targets, int):
+        if isinstance(targets, int) and targets < 1:
+            raise InputError(f"targets is {targets}; give at least 1, or None for all tokens.")
+        return np.arange(count)
+    index = np.unique([target + count if target < 0 else target for target in targets])
+    if len(index) == 0 or index[0] < 0 or index[-1] >= count:
+        raise InputError(f"targets {list(targets)} are not all among the {count} response tokens; correct them.")
+    return index.astype(int)
 
 
-def _in_memory(
-    gradients: TokenGradients,
-    targets: slice,
-    chunk: int | None,
-    workers: int,
-    measure: Callable[[slice, Delta], None],
-) -> None:
-    """Measure a block's deltas; where memory runs out, halve the chunk, start the block again and say so."""
-    length = int(gradients.positions[targets][-1]) + 1
-    chunk = chunk or chunk_size(gradients.model, length, targets.stop - targets.start, workers)
-    while True:
-        try:
-            for part, delta in gradients.block_deltas(targets, chunk):
-                measure(part, delta)
-            return
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            if chunk == 1:
-                raise InputError(
-                    f"{length} tokens do not fit into memory even one at a time; shorten the response, or use a "
-                    "smaller dtype or another device."
-                ) from error
-        chunk = max(1, chunk // 2)
-        warnings.warn(f"memory ran out; going on with {chunk} tokens at a time", stacklevel=4)
+def _uncertainty(
+    single: Pass, positions: Tensor, written: Tensor, pace: Pace, generation: Generation | None
+) -> dict[str, np.ndarray]:
+    """Read the distributions that tokens were drawn from, a few at a time, since a vocabulary may be large."""
+    columns: dict[str, list[Tensor]] = {"token_id": [written]}
+    for part in head_rows(len(positions), pace.widths.vocabulary):
+        logits = single.logits(positions[part])
+        for name, values in token_uncertainty(logits, written[part])._asdict().items():
+            columns.setdefault(name, []).append(values)
+        if generation is not None and not generation.plain:
+            columns.setdefault("sampled_entropy_bits", []).append(sampled_entropy_bits(logits, generation))
+    return {name: torch.cat(parts).cpu().numpy() for name, parts in columns.items()}
 
 
-def _prefixes(gradients: TokenGradients, part: slice, values: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Take the deltas of a part of the targets, (c, b, d_out), a few targets at a time, each few on its own prefix.
-
-    The work on a norm grows with the cube of the prefix.
-    """
-    few = norms_at_once(values)
-    for start in range(part.start, part.stop, few):
-        group = slice(start, min(start + few, part.stop))
-        yield group, values[group.start - part.start : group.stop - part.start, : gradients.prefix_length(group)]
-
-
-def _triangular_factors(inputs: Mapping[Site, Tensor], sites: Iterable[Site]) -> dict[Site, Tensor]:
-    """Factor what each site read; q, k and v of a layer mostly read the very same tensor and then share its factor."""
-    factors: dict[Site, Tensor] = {}
-    known: dict[tuple[int, torch.Size], Tensor] = {}
-    for site in sites:
-        read = inputs[site]
-        key = (read.data_ptr(), read.shape)
-        if key not in known:
-            known[key] = triangular_factor(read)
-        factors[site] = known[key]
-    return factors
-
-
-def _side_by_side(work: Callable[[slice], None], blocks: Sequence[slice], workers: int) -> None:
-    """Do the work on every block, on several threads of Python that share torch's threads among them."""
-    if workers == 1:
-        for block in blocks:
-            work(block)
-        return
-    threads = torch.get_num_threads()
-    try:
-        # The setting holds for the calling thread, here each worker.
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
-            futures = [pool.submit(work, block) for block in blocks]
-            try:
-                for future in futures:
-                    future.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-    finally:
-        # It is also what threads start with that are made later.
-        torch.set_num_threads(threads)
-
-
-def _attributes(model: TransformerBridge, quantity: str, seed: int) -> dict[str, Any]:
-    return {**describe_model(model), "quantity": quantity, "seed": seed, "versions": package_versions()}
-
-
-def _numpy(values: Any) -> np.ndarray:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+def _count_not_finite(by_token: Mapping[str, np.ndarray], norms: Mapping[str, Tensor]) -> int:
+    """Count tokens with an entropy or a norm that is not a number, and warn of them."""
+    broken = np.isnan(by_token["entropy_bits"])
+    for values in norms.values():
+        broken |= values.isnan().any(1).numpy()
+    if broken.any():
+        warnings.warn(
+            f"{broken.sum()} of {len(broken)} tokens have values that are not finite numbers, recorded as NaN: the "
+            "model's weights are broken, or its numbers too large for its dtype",
+            stacklevel=3,
+        )
+    return int(broken.sum())

@@ -19,14 +19,6 @@ def onednn(request, monkeypatch):
     monkeypatch.setattr(linear, "prefers_onednn", lambda: request.param)
 
 
-class Blocks(nn.Module):
-    """As much of a bridge as the maps look at."""
-
-    def __init__(self, *modules):
-        super().__init__()
-        self.original_model = nn.ModuleList(modules)
-
-
 @pytest.mark.parametrize("shape", [(7,), (64,), (1, 333), (3, 1, 200)])
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
@@ -62,7 +54,7 @@ def test_a_prefix_takes_its_rows_and_has_the_same_gradient(onednn, make):
     module, inputs = make(), torch.randn(1, 9, 6)
     for parameter in module.parameters():
         nn.init.normal_(parameter)
-    maps = LinearMaps(Blocks(module))
+    maps = LinearMaps(module)
     with maps.kept():
         torch.testing.assert_close(module(inputs), maps_free(make, module)(inputs))
     prefix = inputs[:, :4].clone().requires_grad_()
@@ -86,7 +78,7 @@ def maps_free(make, module):
 
 def test_what_is_reused_is_not_computed_again():
     module, inputs = nn.Linear(6, 5), torch.randn(1, 9, 6)
-    maps = LinearMaps(Blocks(module))
+    maps = LinearMaps(module)
     with maps.kept():
         written = module(inputs)
     with maps.reused():
@@ -96,7 +88,7 @@ def test_what_is_reused_is_not_computed_again():
 
 def test_maps_that_run_twice_or_on_single_rows_are_computed_every_time():
     twice, expert = nn.Linear(6, 5), nn.Linear(6, 5)
-    maps = LinearMaps(Blocks(twice, expert))
+    maps = LinearMaps(nn.ModuleList([twice, expert]))
     with maps.kept():
         twice(torch.randn(1, 9, 6)), twice(torch.randn(1, 9, 6)), expert(torch.randn(3, 6))
     inputs, rows = torch.randn(1, 4, 6), torch.randn(2, 6)
@@ -112,7 +104,7 @@ def test_a_forward_that_somebody_replaced_and_other_kinds_of_maps_stay():
 
     replaced, special = nn.Linear(6, 5), Special(6, 5)
     replaced.forward = lambda inputs: inputs
-    maps = LinearMaps(Blocks(replaced, special))
+    maps = LinearMaps(nn.ModuleList([replaced, special]))
     with maps.kept():
         assert replaced(1) == 1
         assert "forward" not in vars(special)
@@ -122,7 +114,7 @@ def test_a_forward_that_somebody_replaced_and_other_kinds_of_maps_stay():
 @pytest.mark.parametrize("phase", ["kept", "reused"])
 def test_the_modules_own_forward_is_back_after_a_failure(phase):
     module = nn.Linear(6, 5)
-    maps = LinearMaps(Blocks(module))
+    maps = LinearMaps(module)
     with maps.kept():
         module(torch.randn(1, 9, 6))
     with pytest.raises(RuntimeError, match="batch2"), getattr(maps, phase)():
@@ -136,13 +128,14 @@ def test_every_linear_map_of_a_prefix_is_reused(family, monkeypatch):
     inversion.probe(bridge, TOKENS[:6], TOKENS[6:])
     computed = []
     monkeypatch.setattr(linear, "product", lambda *a: computed.append(a) or nn.functional.linear(*a))
-    with LinearMaps(bridge).kept():
+    with LinearMaps(bridge.original_model).kept():
         bridge.original_model(input_ids=torch.tensor([TOKENS]), use_cache=False)
     forwards = len(computed)
     assert forwards >= 3 * 6
     computed.clear()
     inversion.probe(bridge, TOKENS[:6], TOKENS[6:], block=2, quantity="logit")
-    assert sum(len(a) == 3 for a in computed) == forwards
+    # The head runs once for the uncertainty and once for the gradient.
+    assert sum(len(a) == 3 for a in computed) == forwards + 1
 
 
 @needs_onednn

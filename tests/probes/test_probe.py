@@ -1,4 +1,3 @@
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,11 +10,9 @@ from tiny import FAMILIES, tiny_model, token_ids
 
 import inversion
 from inversion import InputError
-from inversion.probes import gradients
-from inversion.probes.gradients import Plan
+from inversion.probes import DoesNotFit, collect
+from inversion.probes.gradients import Plan, cut, plans
 
-# The package's attribute of this name is the function.
-probe_module = sys.modules["inversion.probes.probe"]
 TOKENS = token_ids(20)
 PROMPT, RESPONSE = TOKENS[:6], TOKENS[6:]
 NORMS = ("nuclear", "frobenius", "spectral", "l1")
@@ -70,15 +67,17 @@ def test_other_quantities_equal_the_dumb_way(quantity):
     assert largest_error(model, capture, quantity) < 1e-7
 
 
-@pytest.mark.parametrize("cut", [True, False])
+@pytest.mark.parametrize("method", ["rows", "cut", "whole"])
 @pytest.mark.parametrize("batched", [True, False])
-def test_every_plan_gives_the_same(cut, batched):
+@pytest.mark.parametrize(("prefix", "piecewise"), [(True, False), (False, True)])
+def test_every_plan_gives_the_same(method, batched, prefix, piecewise):
     bridge = inversion.load_model(tiny_model("gemma2"))
     fast = inversion.probe(bridge, PROMPT, RESPONSE)
-    assert gradients._PLANS[bridge] == Plan(cut=True, rows=True, batched=True)
-    gradients._PLANS[bridge] = Plan(cut, False, batched)
+    assert plans._PLANS[bridge] == Plan("rows", batched=True, prefix=True, piecewise=True)
+    plans._PLANS[bridge] = Plan(method, batched, prefix, piecewise)
     slow = inversion.probe(bridge, PROMPT, RESPONSE)
-    np.testing.assert_allclose(fast.nuclear, slow.nuclear, rtol=1e-5)
+    for name in ("nuclear", "frobenius", "entropy_bits", "layer_entropy_bits"):
+        np.testing.assert_allclose(fast[name], slow[name], rtol=1e-5)
 
 
 def mixing_model():
@@ -102,10 +101,10 @@ def test_a_model_that_mixes_positions_outside_attention_takes_no_shortcut_in_its
     model = mixing_model()
     bridge = inversion.load_model(model)
     capture = inversion.probe(bridge, PROMPT, RESPONSE, norms=NORMS)
-    assert gradients._PLANS[bridge] == Plan(cut=True, rows=False, batched=True)
+    assert plans._PLANS[bridge] == Plan("cut")
     assert largest_error(model, capture) < 1e-5
     # The shortcut would be wrong by half.
-    gradients._PLANS[bridge] = Plan(cut=True, rows=True, batched=True)
+    plans._PLANS[bridge] = Plan("rows")
     assert largest_error(model, inversion.probe(bridge, PROMPT, RESPONSE, norms=NORMS)) > 0.1
 
 
@@ -154,64 +153,86 @@ def test_the_failure_of_a_worker_ends_the_others(monkeypatch, threads):
     bridge = inversion.load_model(tiny_model("llama"))
     inversion.probe(bridge, PROMPT, RESPONSE)
     threads(2)
-    deltas, started = gradients.TokenGradients.block_deltas, []
+    pull, started = cut.CutGraph._pull_chunk, []
 
-    def fail_first(self, block, chunk):
-        started.append(block)
-        if block.stop == len(RESPONSE):
+    def fail_first(self, layer, graph, prefix, part, collector):
+        started.append(part)
+        if part.stop == len(RESPONSE):
             raise RuntimeError("no")
         time.sleep(0.2)
-        yield from deltas(self, block, chunk)
+        pull(self, layer, graph, prefix, part, collector)
 
-    monkeypatch.setattr(gradients.TokenGradients, "block_deltas", fail_first)
+    monkeypatch.setattr("inversion.probes.gradients.rows.CutGraphWithRows._pull_chunk", fail_first)
     with pytest.raises(RuntimeError, match="no"):
         inversion.probe(bridge, PROMPT, RESPONSE, block=1)
     assert len(started) < len(RESPONSE)
 
 
-def test_when_memory_runs_out_the_chunk_is_halved(monkeypatch):
+OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes. Error code 12"
+
+
+@pytest.fixture
+def limited(monkeypatch):
+    """Let memory run out in norms of more than a few tokens, or always."""
+
+    def limit(most, error=None):
+        norms = collect.factored_norms
+
+        def fail(factor, delta, names):
+            if len(delta) > most:
+                raise error or RuntimeError(OUT_OF_MEMORY)
+            return norms(factor, delta, names)
+
+        monkeypatch.setattr(collect, "factored_norms", fail)
+
+    return limit
+
+
+@pytest.mark.parametrize("error", [None, torch.OutOfMemoryError("CUDA out of memory")])
+def test_when_memory_runs_out_the_chunk_is_halved(limited, error):
     bridge = inversion.load_model(tiny_model("llama"))
     expected = inversion.probe(bridge, PROMPT, RESPONSE)
-    deltas = gradients.TokenGradients.block_deltas
-
-    def limited(self, block, chunk):
-        for number, delta in enumerate(deltas(self, block, chunk)):
-            if chunk > 3 and number == 2:
-                raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes")
-            yield delta
-
-    monkeypatch.setattr(gradients.TokenGradients, "block_deltas", limited)
-    with pytest.warns(UserWarning, match="going on with 3 tokens"):
+    limited(3, error)
+    with pytest.warns(UserWarning, match="going on with 3 tokens at a time"):
         found = inversion.probe(bridge, PROMPT, RESPONSE, block=14, chunk=6)
     np.testing.assert_allclose(found.nuclear, expected.nuclear, rtol=1e-6)
 
 
-def test_the_chunk_is_halved_too_when_norms_run_out_of_memory(monkeypatch):
+def test_when_memory_runs_out_with_single_tokens_fewer_go_down_together(monkeypatch):
     bridge = inversion.load_model(tiny_model("llama"))
     expected = inversion.probe(bridge, PROMPT, RESPONSE)
-    norms = probe_module.factored_norms
+    calls = cut.CutGraph._carry
+    waves = []
 
-    def limited(factor, delta, names):
-        if len(delta) > 3:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return norms(factor, delta, names)
+    def fail(self, wave, collector, pace):
+        waves.append(wave[0].stop - wave[-1].start)
+        if waves[-1] > 4:
+            raise RuntimeError(OUT_OF_MEMORY)
+        calls(self, wave, collector, pace)
 
-    monkeypatch.setattr(probe_module, "factored_norms", limited)
-    with pytest.warns(UserWarning, match="going on with 3 tokens"):
-        found = inversion.probe(bridge, PROMPT, RESPONSE, block=14, chunk=6)
+    monkeypatch.setattr(cut.CutGraph, "_carry", fail)
+    with pytest.warns(UserWarning, match="7 tokens on the way"):
+        found = inversion.probe(bridge, PROMPT, RESPONSE, block=14)
     np.testing.assert_allclose(found.nuclear, expected.nuclear, rtol=1e-6)
+    assert waves == [14, 7, 4, 3, 7, 4, 3]
 
 
-def test_when_one_token_does_not_fit_it_says_so(monkeypatch):
+@pytest.mark.filterwarnings("ignore:memory ran out")
+@pytest.mark.parametrize("where", ["norms", "forward"])
+def test_when_one_token_does_not_fit_it_says_so(monkeypatch, limited, where):
     bridge = inversion.load_model(tiny_model("llama"))
     inversion.probe(bridge, PROMPT, RESPONSE)
+    if where == "norms":
+        limited(0)
+    else:
 
-    def never(self, block, chunk):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        def fail(*_):
+            raise RuntimeError(OUT_OF_MEMORY)
 
-    monkeypatch.setattr(gradients.TokenGradients, "block_deltas", never)
-    with pytest.warns(UserWarning, match="1 tokens"), pytest.raises(InputError, match="do not fit"):
-        inversion.probe(bridge, PROMPT, RESPONSE, chunk=2)
+        monkeypatch.setattr(type(bridge.blocks[1].mlp), "forward", fail)
+    with pytest.raises(DoesNotFit, match="20 tokens do not fit"):
+        inversion.probe(bridge, PROMPT, RESPONSE)
+    assert issubclass(DoesNotFit, InputError)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
@@ -232,10 +253,10 @@ def test_the_last_layers_q_and_o_need_one_backward_pass(monkeypatch):
     def never(*_):
         raise AssertionError("a pass over a prefix")
 
-    monkeypatch.setattr(gradients.TokenGradients, "_walk_cut", never)
+    monkeypatch.setattr(cut.CutGraph, "run", never)
     fast = inversion.probe(bridge, PROMPT, RESPONSE, norms=NORMS, layers=(-1,), projections=("q", "o"))
     monkeypatch.undo()
-    gradients._PLANS[bridge] = Plan(cut=False, rows=False, batched=True)
+    plans._PLANS[bridge] = Plan("whole")
     general = inversion.probe(bridge, PROMPT, RESPONSE, norms=NORMS)
     for name in NORMS:
         np.testing.assert_allclose(fast[name], full[name].sel(layer=[2], projection=["q", "o"]), rtol=1e-6)
@@ -309,7 +330,7 @@ def test_attributes_name_the_measurement():
     capture = inversion.probe(inversion.load_model(tiny_model("llama")), PROMPT, RESPONSE, quantity="entropy")
     assert capture.attrs["quantity"] == "entropy"
     assert capture.attrs["dtype"] == "float32"
-    assert capture.attrs["attention"] == "eager"
+    assert capture.attrs["attention"] == "piecewise"
     assert capture.attrs["versions"]["torch"] == torch.__version__
 
 

@@ -5,7 +5,8 @@ import torch
 from tiny import tiny_model, token_ids
 
 import inversion
-from inversion.probes.capture import Site, frozen, run_whole
+from inversion.probes.capture import Site, frozen
+from inversion.probes.gradients.whole import WholePass
 from inversion.recover import recover, row_span, share_recovered, text_gradient
 from inversion.recover.gradient import PROJECTIONS, SharedGradient, add_noise
 from inversion.recover.search import layer_inputs, positions_added
@@ -79,7 +80,7 @@ def test_the_inputs_that_the_probe_records_span_the_gradient():
     gradient = text_gradient(model, [text])
     sites = [Site(layer, name) for layer in (0, 1) for name in PROJECTIONS]
     with frozen(model):
-        recording, _ = run_whole(model, torch.tensor([text]), sites)
+        recording = WholePass(model, torch.tensor([text]), sites, batched=True, prefix=True).recording
     for layer in (0, 1):
         span = row_span(gradient.layer(layer), gradient.dtype, layer=layer)
         assert span.rank == 9

@@ -1,0 +1,159 @@
+"""Which way of computing gradients holds for a model: found out on the model itself, once."""
+
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from inversion.attention import attention_of, can_choose_attention
+from inversion.models import text_config
+from inversion.probes.attention import PIECEWISE
+from inversion.probes.capture import PROJECTIONS, Site, attention_layers, frozen
+from inversion.probes.gradients.cut import CutGraph
+from inversion.probes.gradients.method import Delta, Pass, Targets, one_hot
+from inversion.probes.gradients.rows import CutGraphWithRows
+from inversion.probes.gradients.streams import Streams
+from inversion.probes.gradients.whole import WholePass
+from inversion.probes.pace import Pace
+
+Way = Literal["rows", "cut", "whole"]
+_PASSES: dict[Way, Callable[..., Pass]] = {
+    "rows": partial(Streams, way=CutGraphWithRows),
+    "cut": partial(Streams, way=CutGraph),
+    "whole": WholePass,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a model's gradients can be computed.
+
+    method: ``whole`` always holds; ``cut`` where blocks talk only through the residual stream; ``rows`` where also the
+        last block is an attention block whose other parts treat each position alone.
+    batched: One backward pass can carry many tokens.
+    prefix: Tokens may run on their own prefix instead of the whole sequence.
+    piecewise: Attention need not form the pattern.
+    """
+
+    method: Way
+    batched: bool = True
+    prefix: bool = True
+    piecewise: bool = True
+
+
+PLAINEST = Plan("whole", batched=False, prefix=False, piecewise=False)
+_PLANS: weakref.WeakKeyDictionary[TransformerBridge, Plan] = weakref.WeakKeyDictionary()
+# Structural errors are of the order of the gradients themselves; these bounds only have to clear rounding.
+_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.2}
+
+
+@contextmanager
+def run_pass(
+    model: TransformerBridge, tokens: Tensor, sites: Sequence[Site], plan: Plan | None = None
+) -> Iterator[Pass]:
+    """Run a sequence, and yield the pass, which gives the gradients of its tokens; parameters are frozen inside.
+
+    Args:
+        model: The bridge.
+        tokens: Prompt and response up to the last position that is wanted, (1, T).
+        sites: Projections wanted.
+        plan: What holds for this model; by default found out by :func:`plan_for`.
+    """
+    plan = plan or plan_for(model, tokens)
+    attending = attention_of(model, PIECEWISE, split=True) if plan.piecewise else nullcontext()
+    with frozen(model), attending, torch.enable_grad():
+        yield _PASSES[plan.method](model, tokens, sorted(sites), batched=plan.batched, prefix=plan.prefix)
+
+
+def plan_for(model: TransformerBridge, tokens: Tensor) -> Plan:
+    """Return the fastest plan that gives this model's exact gradients; found once a model, then remembered.
+
+    Plans are tried from the fastest down on a few tokens and compared with the plainest one: the whole graph, one
+    token at a time, with the pattern. So a model whose blocks talk past the residual stream, or mix positions outside
+    attention, is measured correctly without having to be known.
+    """
+    if model not in _PLANS:
+        sample = tokens.repeat(1, 8)[:, :8]
+        _PLANS[model] = next(plan for plan in _candidates(model) if _agrees(model, sample, plan))
+    plan = _PLANS[model]
+    # Somebody may have hooked into the pattern since.
+    return plan if can_choose_attention(model, split=True) else replace(plan, piecewise=False)
+
+
+def _candidates(model: TransformerBridge) -> Iterator[Plan]:
+    # A float64 model may hold a norm or a softmax in float32, whose rounding depends on how a sum is taken apart. So
+    # float64, which is asked for when digits count, takes the plain road.
+    exact = next(model.original_model.parameters()).dtype == torch.float64
+    prefix = not exact and not _rotates_by_length(model)
+    ends_in_attention = attention_layers(model)[-1] == len(model.blocks) - 1
+    methods: list[Way] = ["rows", "cut", "whole"] if ends_in_attention and not exact else ["cut", "whole"]
+    choices = [True, False] if not exact and can_choose_attention(model, split=True) else [False]
+    for batched in (True, False):
+        for piecewise in choices:
+            yield from (Plan(method, batched, prefix, piecewise) for method in methods)
+
+
+def _rotates_by_length(model: TransformerBridge) -> bool:
+    """Whether rotary frequencies depend on the length of the sequence: then a prefix on its own is another computation.
+
+    The few tokens that plans are tried on cannot show that.
+    """
+    parameters = getattr(text_config(model), "rope_parameters", None) or {}
+    # One set for all layers, or one for each kind of layer.
+    sets = [parameters, *(value for value in parameters.values() if isinstance(value, dict))]
+    return any(one.get("rope_type") in ("longrope", "dynamic") for one in sets)
+
+
+def _agrees(model: TransformerBridge, tokens: Tensor, plan: Plan) -> bool:
+    """Whether a plan gives the plainest plan's deltas on a short sequence."""
+    if plan == replace(PLAINEST, prefix=plan.prefix):
+        return True
+    try:
+        found = _sample_deltas(model, tokens, plan)
+    except (RuntimeError, NotImplementedError, KeyError):
+        # An operation without a batching rule, or a block that takes no residual stream: not this plan.
+        return False
+    expected = _sample_deltas(model, tokens, PLAINEST)
+    return all(
+        torch.linalg.vector_norm(found[site] - delta) <= _TOLERANCE[delta.dtype] * torch.linalg.vector_norm(delta)
+        for site, delta in expected.items()
+    )
+
+
+class _Dense:
+    """Collects the deltas of t targets at positions 0..t-1 as they are, (t, t, d_out) by site."""
+
+    def __init__(self, positions: Tensor) -> None:
+        self.positions, self.deltas = positions, {}
+
+    def take_inputs(self, inputs: Mapping[Site, Tensor]) -> None:
+        """Nothing is made of inputs here."""
+
+    def take(self, delta: Delta) -> None:
+        """Put the values into their place."""
+        count, length = len(self.positions), min(delta.values.shape[1], len(self.positions))
+        shape = (count, count, delta.values.shape[2])
+        whole = self.deltas.setdefault(delta.site, delta.values.new_zeros(shape))
+        whole[delta.part, :length] = delta.values[:, :length]
+
+    def take_rank_one(self, site: Site, inputs: Tensor, values: Tensor) -> None:
+        """Put the values into their place."""
+        self.deltas[site] = one_hot(values, self.positions, len(self.positions))[:, 0]
+
+
+def _sample_deltas(model: TransformerBridge, tokens: Tensor, plan: Plan) -> dict[Site, Tensor]:
+    """Return dense deltas, (t, T - 1, d_out), of all tokens at every site of a short sequence."""
+    sites = [Site(layer, name) for layer in attention_layers(model) for name in PROJECTIONS]
+    positions = torch.arange(tokens.shape[1] - 1, device=tokens.device)
+    dense = _Dense(positions)
+    with run_pass(model, tokens, sites, plan) as single:
+        single.gradients(Targets(positions, tokens[0, 1:])).run(
+            dense, Pace(model, block=(len(positions) + 1) // 2, chunk=8)
+        )
+    return dense.deltas
