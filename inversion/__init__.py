@@ -5,6 +5,7 @@ The names below are the public interface. They are imported on first use, so tha
 """
 
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 from inversion._version import __version__
@@ -12,8 +13,10 @@ from inversion._version import __version__
 if TYPE_CHECKING:
     from inversion.display import show_tokens
     from inversion.errors import InputError
+    from inversion.measure import measure_run
     from inversion.models import load_model
     from inversion.probes import probe
+    from inversion.responses import Generation, read_problems
     from inversion.runs import load_responses, load_run
     from inversion.statistics import (
         compare,
@@ -41,11 +44,14 @@ _STATISTICS = (
     "within_between",
 )
 _HOME = {
+    "Generation": "inversion.responses",
     "InputError": "inversion.errors",
     "load_model": "inversion.models",
     "load_responses": "inversion.runs",
     "load_run": "inversion.runs",
+    "measure_run": "inversion.measure",
     "probe": "inversion.probes",
+    "read_problems": "inversion.responses",
     "show_tokens": "inversion.display",
     **dict.fromkeys(_STATISTICS, "inversion.statistics"),
 }
@@ -58,25 +64,15 @@ def __getattr__(name: str) -> Any:
         value = getattr(import_module(_HOME[name]), name)
         globals()[name] = value
         return value
-    if name in {
-        "corrpo",
-        "demo",
-        "experiments",
-        "figures",
-        "models",
-        "plots",
-        "probes",
-        "recover",
-        "reference",
-        "report",
-        "responses",
-        "runs",
-        "statistics",
-    }:
+    if name in _submodules():
         return import_module(f"inversion.{name}")
     raise AttributeError(f"module 'inversion' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """List the public names, also those not imported yet."""
-    return sorted(__all__)
+    """List the public names and the submodules, also those not imported yet."""
+    return sorted({*__all__, *_submodules()})
+
+
+def _submodules() -> set[str]:
+    return {module.name for module in iter_modules(__path__) if not module.name.startswith("_")}

@@ -5,7 +5,7 @@ Nothing heavy is imported here. A command imports what it needs when it runs, so
 
 import argparse
 import dataclasses
-import os
+import io
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +24,7 @@ from inversion.commands.reproduce import Reproduce
 from inversion.commands.stats import Stats
 from inversion.commands.survey import Survey
 from inversion.commands.train import Train, TrainCompare
-from inversion.errors import InputError
+from inversion.guard import guarded
 
 COMMANDS: dict[str, type] = {
     "demo": Demo,
@@ -81,25 +81,17 @@ def _add_argument(parser: Any, field: dataclasses.Field) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 2 for input that cannot be used, 130 when interrupted."""
+    """Run the command line and return its exit code; see :func:`inversion.guard.guarded`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if " ".join(given[:2]) in COMMANDS:  # a command of two words
-        given[:2] = [" ".join(given[:2])]
-    parsed = vars(build_parser().parse_args(given))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may not know every sign that a model writes
+            stream.reconfigure(errors="backslashreplace")
+    words = list(given)
+    if " ".join(words[:2]) in COMMANDS:  # a command of two words
+        words[:2] = [" ".join(words[:2])]
+    parsed = vars(build_parser().parse_args(words))
     command = COMMANDS[parsed.pop("command")]
-    try:
-        command(**parsed)()
-    except InputError as error:
-        print(f"inversion: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        # The reader, such as head, has seen enough; without this Python complains once more as it closes the stream.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        print("inversion: interrupted; the same command goes on where it stopped.", file=sys.stderr)
-        return 130
-    return 0
+    return guarded(lambda: command(**parsed)(), given)
 
 
 if __name__ == "__main__":

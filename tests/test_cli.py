@@ -1,11 +1,16 @@
+import dataclasses
+import errno
 import json
+import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
 import inversion
-from inversion.cli import main
+from inversion.cli import COMMANDS, main
 from inversion.files import owned
 
 
@@ -167,3 +172,92 @@ def test_a_folder_that_another_command_writes_to_is_refused(capsys, checkpoint, 
             assert f"{out} is in use by process" in error
             assert error.count("\n") == 1
         assert [path.name for path in out.iterdir() if not path.name.startswith(".")] == []
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Let ``inversion bench`` raise an error."""
+
+    def arrange(error):
+        class Failing:
+            """Fail."""
+
+            def __call__(self):
+                raise error
+
+        monkeypatch.setitem(COMMANDS, "bench", dataclasses.dataclass(Failing))
+
+    return arrange
+
+
+def test_an_unforeseen_error_is_one_sentence_with_the_place_of_its_traceback(capsys, failing, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    failing(ZeroDivisionError("by \ud800"))
+    code, printed, error = run(capsys, "bench")
+    assert (code, printed) == (70, "")
+    assert error.strip().count("\n") == 0
+    assert "ZeroDivisionError" in error
+    (path,) = tmp_path.iterdir()
+    assert str(path) in error
+    written = path.read_text(encoding="utf-8")
+    assert "inversion bench" in written
+    assert "Traceback" in written
+    assert "by \\ud800" in written
+
+
+def test_a_traceback_that_cannot_be_written_is_shown(capsys, failing, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    failing(ZeroDivisionError("by 0"))
+    code, _, error = run(capsys, "bench")
+    assert code == 70
+    assert "Traceback" in error
+    assert "stands above" in error.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "runs/a"), 2, "runs/a: No space left on device; make room"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), 2, "x: Permission denied; make room or choose"),
+        (OSError("a model that is not there\nor so"), 70, "OSError"),
+        (MemoryError(), 70, "MemoryError"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 0, ""),
+        (inversion.InputError("two\nlines"), 2, "inversion: two lines"),
+    ],
+)
+def test_what_becomes_of_errors(capsys, failing, monkeypatch, tmp_path, error, code, says):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    failing(error)
+    found, printed, said = run(capsys, "bench")
+    assert (found, printed) == (code, "")
+    assert says in said
+    assert said.count("\n") == (code != 0)
+    assert len(list(tmp_path.iterdir())) == (code == 70)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_a_full_disk_behind_the_output_is_one_sentence():
+    code = "from inversion.guard import guarded; import sys; sys.exit(guarded(lambda: print('x'), []))"
+    with open("/dev/full", "w") as full:
+        found = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert found.returncode == 2
+    assert found.stderr.startswith("inversion: No space left on device")
+    assert found.stderr.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(capsys, checkpoint, prompts, tmp_path):
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "run"
+    code, _, error = run(capsys, "probe", "--model", checkpoint(), "--prompts", prompts, "--out", out)
+    assert code == 2
+    assert error.splitlines()[-1].startswith("inversion: ")
+    assert "Traceback" not in error
+
+
+def test_signs_that_the_terminal_does_not_know_are_written_as_escapes():
+    code = "from inversion.cli import main; import sys; sys.argv = ['inversion', 'stats', 'ρ']; sys.exit(main())"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert found.returncode == 2
+    assert "\\u03c1" in found.stderr

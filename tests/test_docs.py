@@ -46,3 +46,39 @@ def test_the_example_of_a_reward_form_gives_what_it_says():
     finally:
         FORMS.pop("long_only", None)
     assert torch.allclose(scope["gained"], torch.tensor([0.05, 0.0]))
+
+
+def test_every_name_of_the_package_that_a_page_mentions_is_there():
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for name in set(re.findall(r"(?<![\w./-])inversion\.(\w+)", text)):
+            assert hasattr(inversion, name), f"{page.name} mentions inversion.{name}"
+
+
+def test_files_that_pages_name_are_there():
+    folders = "inversion|tests|benchmarks|figures|notebooks|docs|surveys"
+    for page in PAGES:
+        if page.name in ("CHANGELOG.md", "LAB_NOTES.md"):  # they tell of what was
+            continue
+        named = re.findall(rf"(?<![\w/.])((?:{folders})/[\w./*-]+)", page.read_text(encoding="utf-8"))
+        made = ("docs/_build",)
+        missing = [name for name in set(named) - set(made) if not list(ROOT.glob(name.rstrip("./")))]
+        assert not missing, f"{page.relative_to(ROOT)} names {missing}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_line_holds_one_sentence(page):
+    """So that changing a word changes one short line, and a difference can be read."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    abbreviations = re.compile(r"\b(?:e\.g|i\.e|etc|vs|cf|al|eq|resp|Fig|No)\.$")
+    before = ""
+    for line in (re.sub(r"^\s*(?:[-*]|\d+\.) +", "", line) for line in text.splitlines()):
+        if line.startswith(("|", "#", "![")):
+            continue
+        goes_on = before.strip() and line[:1].islower() and before.rstrip()[-1] not in ".:!?"
+        assert not goes_on, f"a sentence is broken after: {before}"
+        before = line
+        # Code and links hold dots of their own.
+        plain = re.sub(r"`[^`]*`|\]\([^)]*\)", "x", line)
+        for match in re.finditer(r"[.!?][)\"*_]*(?= +[A-Z*])", plain):
+            assert abbreviations.search(plain[: match.end()]), f"two sentences in: {line}"
