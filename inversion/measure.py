@@ -18,7 +18,7 @@ from inversion.engine import LOG_FORMATS, Watch, Workers, open_pool, run_shards
 from inversion.engine.loop import shard_numbers, shards_of
 from inversion.errors import InputError, first_line
 from inversion.files import owned
-from inversion.models import describe_model
+from inversion.models import describe_model, fingerprint
 from inversion.preparation import Encoded, Preparation, Prepared, have_written, prepare, response_parts, response_row
 from inversion.probes import probe
 from inversion.probes.capture import PROJECTIONS, select_layers, select_projections
@@ -256,7 +256,7 @@ def _manifest(
         for problem, ids in zip(prepared.problems, prepared.encoded, strict=True)
     ]
     return {
-        "model": describe_model(model),
+        "model": {**describe_model(model), "fingerprint": fingerprint(model)},
         "measurement": {
             **asdict(measurement),
             "norms": check_norms(measurement.norms),

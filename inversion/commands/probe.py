@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Probe:
     """Measure a model on prompts and write a run; a run that was interrupted goes on."""
 
-    model: str = required("shipped model (fast, half, slow), model folder or hub id")
+    model: str = required("shipped model (fast, half, slow), smollm2, model or adapter folder, GGUF file or hub id")
     prompts: str = required(
         "JSONL, JSON, CSV, TSV or Parquet file; data set folder or hub name; benchmark (gsm8k, math500, aime24, "
         "aime25, svamp); reasoning-gym task; or demo, the shipped problems"
@@ -87,6 +87,7 @@ class Probe:
     dtype: str = option("float32, float64, bfloat16 or float16", "float32", heading="the model")
     device: str = option("auto, cpu, cuda, ...", "auto")
     revision: str | None = option("branch, tag or commit of a hub model", None)
+    gguf_file: str | None = option("GGUF file in the model's folder or repository; it is dequantised", None)
     random_weights: bool = option("keep the architecture, draw new weights: the control model", False)
     trust_remote_code: bool = option("run code that comes with the checkpoint", False)
     shard: int = option("responses stored together", 16, type=int, heading="large runs")
@@ -152,6 +153,7 @@ class Probe:
     def _loading(self) -> dict[str, Any]:
         return {
             "revision": self.revision,
+            "gguf_file": self.gguf_file,
             "trust_remote_code": self.trust_remote_code,
             "random_weights": self.random_weights,
             "seed": self.seed,

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components import JointQKVAttentionBridge
 from transformer_lens.model_bridge.sources import build_bridge_from_module, detect_tokenizer_bos_eos
@@ -60,14 +61,14 @@ class _Plain:
     shared: frozenset[int]
 
 
-def plain_model(bridge: TransformerBridge) -> Any:
-    """Return the Hugging Face model inside a bridge to generate with.
+def plain_model(bridge: TransformerBridge, *, hooked: bool = True) -> Any:
+    """Return the Hugging Face model inside a bridge as it was before, to generate with or to read weights from.
 
-    It shares the bridge's parameters but not its modules, which are slower and know eager attention only. Where hooks
-    were added to the bridge, or parameters replaced, it is the bridged model, so that interventions count.
+    It shares the bridge's parameters but not its modules, which are slower and know eager attention only. Where
+    parameters were replaced, or hooks were added and ``hooked`` says that they count, it is the bridged model.
     """
     plain, bridged = getattr(bridge, "_plain", None), bridge.original_model
-    if plain is None or _count_hooks(bridge) != plain.hooks or not plain.shared <= _identities(bridged):
+    if plain is None or not plain.shared <= _identities(bridged) or (hooked and _count_hooks(bridge) != plain.hooks):
         return bridged
     # Buffers are not shared for ever: moving a bridge to another device replaces them.
     if not hasattr(plain.model, "hf_device_map"):
@@ -76,7 +77,12 @@ def plain_model(bridge: TransformerBridge) -> Any:
 
 
 def _count_hooks(bridge: TransformerBridge) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in bridge.original_model.modules())
+    """Count the hooks that somebody added; TransformerLens's own appear with the first forward pass."""
+    return sum(
+        isinstance(module, HookPoint) or not hook.__module__.startswith("transformer_lens")
+        for module in bridge.original_model.modules()
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    )
 
 
 def _identities(model: torch.nn.Module) -> frozenset[int]:

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers import PreTrainedModel
 
 from inversion.errors import InputError, first_line
+from inversion.models.adapter import base_of, merge_adapter
 from inversion.models.bridge import as_bridge, skeleton
-from inversion.shipped import MODELS
+from inversion.models.checkpoint import Place, locate, refuse_quantised
+from inversion.models.weights import load_config, load_tokenizer, load_weights, provenance, random_model, require_causal
 
 DTYPES = {
     "float32": torch.float32,
@@ -31,6 +32,7 @@ def load_model(
     *,
     tokenizer: Any = None,
     revision: str | None = None,
+    gguf_file: str | None = None,
     trust_remote_code: bool = False,
     random_weights: bool = False,
     seed: int = 0,
@@ -39,25 +41,28 @@ def load_model(
 
     Args:
         source: A Hugging Face hub id, a local folder, the name of a shipped model (``"fast"``, ``"half"``,
-            ``"slow"``), or a loaded Hugging Face causal language model. A loaded model keeps its device and dtype,
-            is left as it is, and shares its parameters with the bridge: later training steps show through. A
-            bridge is returned unchanged.
+            ``"slow"``), ``"smollm2"`` (see :mod:`inversion.models.smollm2`), a ``.gguf`` file, the folder of a PEFT
+            adapter, which is merged onto its base, or a loaded Hugging Face causal language model. A loaded model keeps
+            its device and dtype, is left as it is, and shares its parameters with the bridge: later training steps show
+            through. A bridge is returned unchanged.
         device: ``"auto"`` takes a CUDA device where there is one, else the CPU.
         dtype: One of ``float32``, ``float64``, ``bfloat16``, ``float16``.
         tokenizer: Replaces the tokenizer found beside the weights; a loaded model has none of its own.
         revision: Branch, tag or commit of a hub model.
+        gguf_file: Name of a GGUF file in the folder or hub repository; it is dequantised, and a run says so.
         trust_remote_code: Run Python code that comes with the checkpoint. Off unless asked for.
         random_weights: Keep the architecture but draw new weights with ``seed``: the control model.
         seed: Seed of ``random_weights``.
 
     Raises:
-        InputError: Nothing is there, it is not a causal language model, its weights are pickled, or the
-            architecture has no TransformerLens bridge.
+        InputError: Nothing is there, it is not a causal language model, its weights are pickled, quantised, damaged
+            or not those that its configuration describes, or the architecture has no TransformerLens bridge.
     """
     if isinstance(source, TransformerBridge):
         return source
     if isinstance(source, PreTrainedModel):
-        _require_causal(source.config, type(source).__name__, type(source).__name__)
+        require_causal(source.config, type(source).__name__, type(source).__name__)
+        _require_plain(source)
         name = source.config.name_or_path or type(source).__name__
         return as_bridge(skeleton(source), name, tokenizer, trained=True)
     if isinstance(source, torch.nn.Module):
@@ -70,6 +75,7 @@ def load_model(
         device,
         dtype,
         revision=revision,
+        gguf_file=gguf_file,
         trust_remote_code=trust_remote_code,
         random_weights=random_weights,
         seed=seed,
@@ -84,6 +90,7 @@ def load_checkpoint(
     dtype: str | torch.dtype = "float32",
     *,
     revision: str | None = None,
+    gguf_file: str | None = None,
     trust_remote_code: bool = False,
     random_weights: bool = False,
     seed: int = 0,
@@ -92,96 +99,47 @@ def load_checkpoint(
 
     The arguments are those of :func:`load_model`. The tokenizer is None where the checkpoint has none.
     """
-    name, local = _locate(source)
+    place, wanted, target = locate(source, gguf_file), _dtype(dtype), _device(device)
+    if place.adapter:
+        return _load_adapted(
+            Path(place.name),
+            target,
+            {"dtype": dtype, "trust_remote_code": trust_remote_code, "random_weights": random_weights, "seed": seed},
+        )
     options: dict[str, Any] = {
         "revision": revision,
         "trust_remote_code": trust_remote_code,
-        "local_files_only": local,
+        "local_files_only": place.local,
+        **({"gguf_file": place.gguf_file} if place.gguf_file else {}),
     }
-    config = _load_config(name, options)
-    torch_dtype = _dtype(dtype)
+    config = load_config(place, options)
     if random_weights:
-        model = _random_model(config, torch_dtype, seed, trust_remote_code)
+        model = random_model(config, wanted, seed, trust_remote_code)
     else:
-        model = _load_weights(name, config, torch_dtype, options)
-    model = model.to(_device(device))  # pyright: ignore[reportArgumentType]
-    return model, _load_tokenizer(name, options)
+        model = load_weights(place, config, wanted, options)
+        model.provenance = provenance(place)  # pyright: ignore
+    return model.to(target), load_tokenizer(place, options)  # pyright: ignore[reportArgumentType]
 
 
-def _locate(source: str | os.PathLike[str]) -> tuple[str, bool]:
-    """Return the name to load and whether it is local, which forbids any network access."""
-    text = os.fspath(source)
-    if text in MODELS:
-        return str(MODELS[text]), True
-    path = Path(text).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise InputError(f"{text} holds no config.json; give a folder in Hugging Face format.")
-        return str(path), True
-    looks_local = path.is_absolute() or text.startswith((".", "~")) or text.count("/") > 1 or path.exists()
-    if looks_local:
-        raise InputError(f"there is no model folder {text}; give a folder in Hugging Face format or a hub id.")
-    return text, False
-
-
-def _load_config(name: str, options: dict[str, Any]) -> Any:
+def _load_adapted(folder: Path, device: torch.device, options: dict[str, Any]) -> tuple[PreTrainedModel, Any]:
+    """Load the base of an adapter and merge the adapter onto it, unless the weights are to be random."""
+    base = base_of(folder)
     try:
-        config = AutoConfig.from_pretrained(name, **options)
-    except (OSError, ValueError, KeyError) as error:
-        if "custom code" in str(error):
-            raise InputError(
-                f"{name} comes with Python code of its own; read it, then pass trust_remote_code (on the command line "
-                "--trust-remote-code) if you trust it."
-            ) from error
-        raise InputError(
-            f"cannot load a model from {name}: {first_line(error)}; give a local folder, a hub id you can "
-            f"reach, or one of the shipped models ({', '.join(MODELS)})."
-        ) from error
-    _require_causal(config, name, (config.architectures or [None])[0])
-    return config
+        model, tokenizer = load_checkpoint(base, "cpu", **options)
+    except InputError as error:
+        raise InputError(f"the base of the adapter {folder} cannot be loaded: {error}") from error
+    if not options["random_weights"]:
+        model = merge_adapter(model, folder)
+        model.provenance = {"adapter": str(folder), "base": base}  # pyright: ignore
+    own = load_tokenizer(Place(str(folder), True), {"local_files_only": True})
+    return model.to(device), own or tokenizer  # pyright: ignore[reportArgumentType]
 
 
-def _require_causal(config: Any, name: str, architecture: str | None) -> None:
-    """Refuse encoders, encoder-decoders and models with a head other than next-token prediction."""
-    causal = set()
-    for value in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
-        causal.update([value] if isinstance(value, str) else value)
-    known = architecture in causal or (architecture is None and config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-    remote = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
-    if getattr(config, "is_encoder_decoder", False) or not (known or remote):
-        raise InputError(
-            f"{name} is not a causal language model ({architecture or config.model_type}); choose a decoder "
-            "that predicts the next token."
-        )
-
-
-def _load_weights(name: str, config: Any, dtype: torch.dtype, options: dict[str, Any]) -> PreTrainedModel:
-    try:
-        return AutoModelForCausalLM.from_pretrained(name, config=config, dtype=dtype, use_safetensors=True, **options)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"cannot load the weights of {name}: {first_line(error)}; only safetensors files are read, "
-            "since other formats can run code when they are opened."
-        ) from error
-
-
-def _random_model(config: Any, dtype: torch.dtype, seed: int, trust_remote_code: bool) -> PreTrainedModel:
-    """Draw new weights on the CPU, the same for a seed whatever the device, without touching global state."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
-
-
-def _load_tokenizer(name: str, options: dict[str, Any]) -> Any:
-    """Load the tokenizer beside the weights; a checkpoint without one can still be probed by token ids."""
-    if options["local_files_only"] and not any(Path(name).glob("*token*")):
-        return None
-    try:
-        return AutoTokenizer.from_pretrained(name, **options)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"cannot load the tokenizer of {name}: {first_line(error)}; repair it or pass tokenizer=."
-        ) from error
+def _require_plain(model: PreTrainedModel) -> None:
+    """Refuse a loaded model whose weights are still quantised."""
+    stored = {p.dtype for p in model.parameters() if not p.is_floating_point() or p.dtype.itemsize < 2}
+    if stored:
+        refuse_quantised(type(model).__name__, ", ".join(sorted(map(str, stored))))
 
 
 def _dtype(dtype: str | torch.dtype) -> torch.dtype:

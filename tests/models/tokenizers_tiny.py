@@ -38,10 +38,12 @@ def metaspace() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
-def byte_level(*, start: str | None = "<|endoftext|>", end: str | None = "<|endoftext|>") -> PreTrainedTokenizerFast:
-    """Build a GPT-2 kind: one token per byte, and a start token that is known but not added."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(alphabet)}, []))
+def byte_level(
+    *, start: str | None = "<|endoftext|>", end: str | None = "<|endoftext|>", merges: tuple[tuple[str, str], ...] = ()
+) -> PreTrainedTokenizerFast:
+    """Build a GPT-2 kind: one token per byte unless merged, and a start token that is known but not added."""
+    pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *("".join(merge) for merge in merges)]
+    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(pieces)}, list(merges)))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     specials = [token for token in dict.fromkeys((start, end)) if token]
