@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from inversion.attention import attention_of, can_choose_attention
 from inversion.models import text_config
-from inversion.probes.attention import PIECEWISE
+from inversion.probes.attention import attention_of, can_choose_attention
 from inversion.probes.capture import PROJECTIONS, Site, attention_layers, frozen
 from inversion.probes.gradients.cut import CutGraph
 from inversion.probes.gradients.method import Delta, Pass, Targets, one_hot
 from inversion.probes.gradients.rows import CutGraphWithRows
 from inversion.probes.gradients.streams import Streams
 from inversion.probes.gradients.whole import WholePass
+from inversion.probes.kernels import PIECEWISE
 from inversion.probes.pace import Pace
 
 Way = Literal["rows", "cut", "whole"]
@@ -66,7 +66,7 @@ def run_pass(
         plan: What holds for this model; by default found out by :func:`plan_for`.
     """
     plan = plan or plan_for(model, tokens)
-    attending = attention_of(model, PIECEWISE, split=True) if plan.piecewise else nullcontext()
+    attending = attention_of(model, PIECEWISE) if plan.piecewise else nullcontext()
     with frozen(model), attending, torch.enable_grad():
         yield _PASSES[plan.method](model, tokens, sorted(sites), batched=plan.batched, prefix=plan.prefix)
 
@@ -83,7 +83,7 @@ def plan_for(model: TransformerBridge, tokens: Tensor) -> Plan:
         _PLANS[model] = next(plan for plan in _candidates(model) if _agrees(model, sample, plan))
     plan = _PLANS[model]
     # Somebody may have hooked into the pattern since.
-    return plan if can_choose_attention(model, split=True) else replace(plan, piecewise=False)
+    return plan if can_choose_attention(model) else replace(plan, piecewise=False)
 
 
 def _candidates(model: TransformerBridge) -> Iterator[Plan]:
@@ -93,7 +93,7 @@ def _candidates(model: TransformerBridge) -> Iterator[Plan]:
     prefix = not exact and not _rotates_by_length(model)
     ends_in_attention = attention_layers(model)[-1] == len(model.blocks) - 1
     methods: list[Way] = ["rows", "cut", "whole"] if ends_in_attention and not exact else ["cut", "whole"]
-    choices = [True, False] if not exact and can_choose_attention(model, split=True) else [False]
+    choices = [True, False] if not exact and can_choose_attention(model) else [False]
     for batched in (True, False):
         for piecewise in choices:
             yield from (Plan(method, batched, prefix, piecewise) for method in methods)
