@@ -32,6 +32,7 @@ from inversion.scoring import scorer_for
 METHODS: dict[str, tuple[Any, dict[str, Any]]] = {
     "GRPO": (GRPOTrainer, {}),
     "CorR-PO, last layer's q and o (default)": (CorrPOTrainer, {}),
+    "direct: rho as a term of the loss": (CorrPOTrainer, {"inversion_weight": 0.0, "inversion_loss_weight": 1.0}),
     "CorR-PO, exact, 8 tokens a response": (
         CorrPOTrainer,
         {"inversion_signal": "exact", "inversion_targets": 8},
@@ -99,7 +100,7 @@ def build(name: str, options: argparse.Namespace, folder: str) -> tuple[Any, Ste
 
 
 def time_steps(options: argparse.Namespace) -> None:
-    medians: dict[str, list[float]] = {name: [] for name in list(METHODS)[: 2 if options.only == "default" else None]}
+    medians: dict[str, list[float]] = {name: [] for name in list(METHODS)[: 3 if options.only == "default" else None]}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(options.rounds):
             for name in medians:

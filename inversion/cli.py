@@ -23,7 +23,7 @@ from inversion.commands.report import Report
 from inversion.commands.reproduce import Reproduce
 from inversion.commands.stats import Stats
 from inversion.commands.survey import Survey
-from inversion.commands.train import Train, TrainCompare
+from inversion.commands.train import Train, TrainCompare, TrainSupervised
 from inversion.guard import guarded
 
 COMMANDS: dict[str, type] = {
@@ -34,6 +34,7 @@ COMMANDS: dict[str, type] = {
     "compare": Compare,
     "train": Train,
     "train compare": TrainCompare,
+    "train supervised": TrainSupervised,
     "survey": Survey,
     "reproduce": Reproduce,
     "recover": Recover,

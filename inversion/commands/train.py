@@ -17,7 +17,7 @@ def training() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name not in ("trl", "yaml", "datasets"):
+        if error.name not in ("trl", "pydantic", "datasets"):
             raise
         raise InputError(
             f"training needs {error.name}, which is not installed; install inversion[tasks,train]."
@@ -65,7 +65,7 @@ class Train:
 class TrainCompare:
     """Fine-tune a model with several methods and seeds, and set them side by side."""
 
-    config: str = option("YAML file, or demo for the built-in comparison")
+    config: str = option("YAML file, or demo (the methods) or rho (rho set by hand) for the built-in ones")
     overrides: Sequence[str] = option("field=value for any field of the file", nargs="*", metavar="field=value")
     resume: bool = option("go on where the comparison stopped", False)
     wait: bool = option("wait while another process writes to out", False)
@@ -80,6 +80,23 @@ class TrainCompare:
             with owning(spec.train.out, self.wait):
                 folder = compare_methods(spec, resume=self.resume)
         print(f"{folder} is complete: comparison.csv, curves.csv, table.md")
+
+
+@dataclass(frozen=True)
+class TrainSupervised:
+    """Learn chains of thought with rho steered down, up and not at all, and follow accuracy along the way."""
+
+    config: str = option("YAML file, or demo for the built-in experiment")
+    overrides: Sequence[str] = option("field=value for any field of the file", nargs="*", metavar="field=value")
+
+    def __call__(self) -> None:
+        """Run the command."""
+        with training():
+            from inversion.experiments.supervised import read_supervised_spec, run_supervised
+
+            _quiet()
+            folder = run_supervised(read_supervised_spec(self.config, self.overrides))
+        print(f"{folder} is complete: supervised.csv")
 
 
 def _quiet() -> None:

@@ -12,7 +12,7 @@ from inversion.corrpo.signals import PROJECTIONS, Exact, LastLayer, Signal
 from inversion.errors import InputError
 
 SIGNALS = ("last", "exact")
-CONTROLS = ("none", "shuffled")
+CONTROLS = ("none", "shuffled", "filler")
 
 
 def _option(default: Any, description: str) -> Any:
@@ -51,7 +51,9 @@ class CorrPOConfig(GRPOConfig):
     )
     inversion_loss_target: float | None = _option(None, "value that the differentiable term steers to; none: no bound")
     inversion_loss_term: str = _option("rho", "rho; strength: a control, the mean of log2 strength instead")
-    inversion_control: str = _option("none", "shuffled: rho is permuted within the group, a control")
+    inversion_control: str = _option(
+        "none", "shuffled: rho is permuted within the group; filler: minus the share of one filler takes its place"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -62,7 +62,7 @@ def watching(model: nn.Module) -> Iterator[Seen]:
         seen.hidden = output.last_hidden_state
 
     def keep_read(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        seen.hidden = args[0]
+        seen.hidden = args[0] if seen.hidden is None else seen.hidden
 
     with hooks() as add:
         for name, module in last_projections(model).items():

@@ -29,6 +29,12 @@ def filler_share(texts: Sequence[str]) -> float:
     return sum(word in FILLERS for word in words) / max(len(words), 1)
 
 
+def one_filler_share(text: str, word: str = "so") -> float:
+    """Return the share of one word among the fillers of a text; 0 where there are none: a reward that can be learnt."""
+    fillers = [found for found in re.findall(r"[a-z]+", text.lower()) if found in FILLERS]
+    return fillers.count(word) / max(len(fillers), 1)
+
+
 def signs(ids: Sequence[Sequence[int]], texts: Sequence[str], end_ids: Sequence[int]) -> dict[str, list[float]]:
     """Return what each of n responses looks like.
 

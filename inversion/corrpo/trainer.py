@@ -19,7 +19,7 @@ from inversion.corrpo.direct import (
     watching,
 )
 from inversion.corrpo.forms import Responses, bonus
-from inversion.corrpo.gaming import prizes, signs
+from inversion.corrpo.gaming import one_filler_share, prizes, signs
 from inversion.corrpo.seams import SeamTrainer
 from inversion.errors import InputError
 
@@ -156,6 +156,10 @@ class CorrPOTrainer(TimedTrainer):
         self.note("unscored", 1 - scored.to(rewards.dtype).mean().item())
         if config.inversion_control == "shuffled":
             rho = _shuffle_within_groups(rho, responses.group_size, (config.seed, self.state.global_step))
+        elif config.inversion_control == "filler":
+            share = torch.tensor([one_filler_share(text) for text in texts], device=rewards.device)
+            rho = -cast(Tensor, self.accelerator.gather(share)).to(rewards.dtype)
+            self.note("filler", -rho.mean().item())
         rewards[:, -1] = bonus(rho, responses, config.inversion_weight, config.inversion_form)
         for column, name in enumerate(signs([], [], [])):
             self.note(f"prize/{name}", prizes(rewards[:, -1], shape[:, column], responses.group_size))

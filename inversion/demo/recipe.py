@@ -193,6 +193,7 @@ def train(
     on_step: Callable[[int, float], None] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     start: int = 0,
+    backward: Callable[[LlamaForCausalLM, Sequence[Batch], Precision], float] = backward,
 ) -> list[tuple[int, float]]:
     """Train ``model`` in place; return (step, loss in nats) about every hundredth of the way.
 

@@ -34,6 +34,7 @@ CURVES = {
     "accuracy": "rewards/correct/mean",
     "reward": "reward",
     "rho": "rho",
+    "filler": "filler",
     "entropy_bits": "entropy_bits",
     "tokens": "completions/mean_length",
     "zero_variance_groups": "frac_reward_zero_std",

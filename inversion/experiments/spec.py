@@ -206,6 +206,15 @@ def _types(owner: type) -> dict[str, Any]:
     return {entry.name: hints[entry.name] for entry in dataclasses.fields(owner)}
 
 
+def read_value(owner: type, name: str, value: Any) -> Any:
+    """Return a value as the type of its field in a dataclass.
+
+    Raises:
+        InputError: It has another type.
+    """
+    return _read(name, value, _types(owner))
+
+
 def _read(name: str, value: Any, types: dict[str, Any]) -> Any:
     """Return a value as its field's type."""
     kind = types[name]

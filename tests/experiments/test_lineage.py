@@ -197,7 +197,7 @@ def test_finished_lineage_is_tabulated_anew_without_training(lineage, tmp_path, 
     def no_training(*_):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(training, "_supervise", no_training)
+    monkeypatch.setattr(training, "supervise", no_training)
     monkeypatch.setattr(training, "_reinforce", no_training)
     reproduce(TINY, copy)
     assert (copy / "lineage.csv").read_bytes() == (lineage / "lineage.csv").read_bytes()

@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
-from inversion.demo.recipe import FAST, SLOW, Training, build_model, build_optimizer, train
+from inversion.demo.recipe import FAST, SLOW, Training, backward, build_model, build_optimizer, train
 from inversion.demo.tokenizer import build_tokenizer
 from inversion.experiments.checkpoints import train_on
 from inversion.experiments.finetuning import build_trainer, training_problems
@@ -73,7 +73,7 @@ def train_stage(stage: str, spec: LineageSpec, seed: int, folder: Path, start: P
             _reinforce(RL_STAGES[stage], spec, seed, folder, cast(Path, start), steps)
         else:
             model = random_model(spec, seed) if start is None else load(start, spec)
-            _supervise(model, _training(stage, spec, seed), folder, steps)
+            supervise(model, _training(stage, spec, seed), folder, steps)
     # What resuming needed.
     (folder / STATE).unlink(missing_ok=True)
     shutil.rmtree(folder / "trainer", ignore_errors=True)
@@ -91,7 +91,10 @@ def _training(stage: str, spec: LineageSpec, seed: int) -> Training:
     )
 
 
-def _supervise(model: LlamaForCausalLM, training: Training, folder: Path, steps: tuple[int, ...]) -> None:
+def supervise(
+    model: LlamaForCausalLM, training: Training, folder: Path, steps: tuple[int, ...], backward: Any = backward
+) -> None:
+    """Train a model on worked responses; keep it at ``steps``, and what resuming needs beside it."""
     optimizer = build_optimizer(model, training)
     state, done = folder / STATE, 0
     if state.is_file():
@@ -109,7 +112,7 @@ def _supervise(model: LlamaForCausalLM, training: Training, folder: Path, steps:
             content = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
             put(state, lambda path: torch.save(content, path))
 
-    train(model, build_tokenizer(), training, on_step, optimizer, done)
+    train(model, build_tokenizer(), training, on_step, optimizer, done, backward)
 
 
 def _reinforce(method: str, spec: LineageSpec, seed: int, folder: Path, start: Path, steps: tuple[int, ...]) -> None:
