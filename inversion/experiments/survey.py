@@ -31,6 +31,7 @@ class SurveyModel:
     template, chat, system, options: What stands around each question, see :class:`inversion.responses.Frame`.
     think_tags: What opens and what closes its thinking.
     max_new_tokens: Length at which its responses are cut, where that differs from the survey's.
+    stop: Texts that end its responses, beside the survey's: base models go on to the next question.
     server, server_model: Address of an OpenAI-compatible server that writes its responses, and its name there.
     """
 
@@ -47,6 +48,7 @@ class SurveyModel:
     options: dict[str, Any] = field(default_factory=dict)
     think_tags: tuple[str, ...] = THINK_TAGS
     max_new_tokens: int | None = None
+    stop: tuple[str, ...] = ()
     server: str | None = None
     server_model: str | None = None
 
@@ -181,7 +183,9 @@ class Cell:
     def generation(self) -> Generation:
         """Return how responses are sampled."""
         model, _, m = self.parts
-        return Generation(m.temperature, model.max_new_tokens or m.max_new_tokens, m.top_p, m.top_k, m.stop)
+        return Generation(
+            m.temperature, model.max_new_tokens or m.max_new_tokens, m.top_p, m.top_k, model.stop + m.stop
+        )
 
     def record(self) -> dict[str, Any]:
         """Return everything that decides on its run, in JSON types."""

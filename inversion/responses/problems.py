@@ -108,9 +108,12 @@ class Source:
         if is_source(self.name):
             if self.options:
                 raise InputError("task options apply to reasoning-gym tasks only; leave them out for a data set.")
-            return self._from_rows(read_rows(self.name, self.subset, self.split, self.revision), known)
+            rows = read_rows(self.name, self.subset, self.split, self.revision, self.limit)
+            return self._from_rows(rows, known)
         if known is None and (found := find_benchmark(self.name)):
-            rows = read_rows(found.hub, self.subset or found.subset, self.split or found.split, self.revision)
+            rows = read_rows(
+                found.hub, self.subset or found.subset, self.split or found.split, self.revision, self.limit
+            )
             return self._from_rows(rows, found)
         from inversion.responses.tasks import task_problems
 

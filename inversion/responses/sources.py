@@ -6,6 +6,7 @@ every column one type, which fails on an answer that is now a number and now tex
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,11 @@ def is_source(name: str) -> bool:
 
 
 def read_rows(
-    source: str, subset: str | None = None, split: str | None = None, revision: str | None = None
+    source: str,
+    subset: str | None = None,
+    split: str | None = None,
+    revision: str | None = None,
+    limit: int | None = None,
 ) -> Sequence[Row]:
     """Read the rows of a source.
 
@@ -33,6 +38,7 @@ def read_rows(
         subset: Configuration of a data set that has several.
         split: Split of a data set that has several.
         revision: Branch, tag or commit of a hub data set.
+        limit: Rows that are needed, from the first; more may be returned.
 
     Raises:
         InputError: It is missing, damaged or of a kind that is not read.
@@ -41,20 +47,20 @@ def read_rows(
     if path.is_file():
         if subset or split or revision:
             raise InputError(f"{source} is a single file, without subset, split or revision; leave those out.")
-        return _file_rows(path)
+        return _file_rows(path, limit)
     if path.is_dir():
-        return _folder_rows(path, subset, split)
+        return _folder_rows(path, subset, split, limit)
     if path.suffix in FILES or source.count("/") != 1 or source.startswith((".", "/", "~")):
         raise InputError(
             f"there is no file {source}; give a JSONL, JSON, CSV, TSV or Parquet file, a hub data set such as "
             "openai/gsm8k, or a reasoning-gym task name."
         )
-    return _load(source, subset, split, revision=revision)
+    return _load(source, subset, split, revision, None)
 
 
-def _file_rows(path: Path) -> Sequence[Row]:
+def _file_rows(path: Path, limit: int | None) -> Sequence[Row]:
     if path.suffix in (".jsonl", ".json"):
-        return _json_rows(path)
+        return _json_rows(path, limit)
     if path.suffix in (".csv", ".tsv"):
         return _table_rows(path)
     if path.suffix == ".parquet":
@@ -97,7 +103,7 @@ def _table_rows(path: Path) -> Sequence[Row]:
     return [{name: cell or None for name, cell in zip(header, row, strict=True)} for row in rows]
 
 
-def _json_rows(path: Path) -> Sequence[Row]:
+def _json_rows(path: Path, limit: int | None) -> Sequence[Row]:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -107,8 +113,8 @@ def _json_rows(path: Path) -> Sequence[Row]:
         if isinstance(rows, list):
             return rows
     # Not splitlines(): U+2028, U+0085 and others may stand inside a JSON string.
-    lines = enumerate(text.split("\n"), 1)
-    return [_json(line, f"{path}, line {number}") for number, line in lines if line.strip()]
+    lines = ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
+    return [_json(line, f"{path}, line {number}") for number, line in islice(lines, limit)]
 
 
 def _json(text: str, where: Any, fails: str | None = "is not valid JSON") -> Any:
@@ -127,14 +133,14 @@ def _integer(digits: str) -> int | str:
     return int(digits) if len(digits) < LONGEST_NUMBER else digits
 
 
-def _folder_rows(path: Path, subset: str | None, split: str | None) -> Sequence[Row]:
+def _folder_rows(path: Path, subset: str | None, split: str | None, limit: int | None) -> Sequence[Row]:
     """Read a folder saved by ``save_to_disk``, which is recognised by its files, or one laid out as on the hub."""
     from datasets import DatasetDict, load_from_disk
 
     if (path / "run.json").is_file():
         return _run_rows(path)
     if not any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
-        return _load(str(path), subset, split, streaming=True)  # streamed: nothing is copied into a cache
+        return _load(str(path), subset, split, None, limit)
     try:
         data = load_from_disk(str(path))
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -146,18 +152,25 @@ def _folder_rows(path: Path, subset: str | None, split: str | None) -> Sequence[
     return data  # pyright: ignore[reportReturnType]
 
 
-def _load(name: str, subset: str | None, split: str | None, **options: Any) -> Sequence[Row]:
+def _load(name: str, subset: str | None, split: str | None, revision: str | None, limit: int | None) -> Any:
     """Read a data set by ``datasets``, once it is clear which part of it is meant."""
     import datasets
     from datasets.exceptions import DatasetsError
 
-    revision = options.pop("revision", None)
+    def read(subset: str | None, split: str) -> Any:
+        if Path(name).is_dir():  # streamed, so that nothing is copied into a cache
+            return list(islice(datasets.load_dataset(name, subset, split=split, streaming=True), limit))
+        return datasets.load_dataset(name, subset, split=split, revision=revision)
+
     try:
-        subsets = datasets.get_dataset_config_names(name, revision=revision)
-        subset = _choose("subset", subset, subsets, name)
-        splits = datasets.get_dataset_split_names(name, subset, revision=revision)
-        split = _choose("split", split, splits, name)
-        return list(datasets.load_dataset(name, subset, split=split, revision=revision, **options))  # pyright: ignore
+        if split is not None:
+            try:  # without asking what there is, which takes a network even where the data set is in the cache
+                return read(subset, split)
+            except ValueError:
+                pass  # perhaps a subset or split that is not there: the lines below say which there are
+        subset = _choose("subset", subset, datasets.get_dataset_config_names(name, revision=revision), name)
+        split = _choose("split", split, datasets.get_dataset_split_names(name, subset, revision=revision), name)
+        return read(subset, split)
     except InputError:
         raise
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:

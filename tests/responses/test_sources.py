@@ -162,6 +162,14 @@ def test_a_folder_that_is_no_data_set_is_one_sentence(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "state.json").write_text("{}")
-    for name, match in (("folder", "cannot read a data set"), ("broken", "damaged data set")):
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "train.jsonl").write_text('{"prompt": "a"}\n{"prompt": ')
+    cases = (("folder", "cannot read a data set"), ("broken", "damaged data set"), ("torn", "cannot read a data set"))
+    for name, match in cases:
         with pytest.raises(InputError, match=match):
             read_problems(str(tmp_path / name))
+
+
+def test_a_limit_reads_no_further(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b"}\n{')
+    assert [p.prompt for p in read_problems(str(tmp_path / "rows.jsonl"), limit=2)] == ["a", "b"]
