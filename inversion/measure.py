@@ -33,6 +33,13 @@ SHARD = 16
 """Responses that are stored together."""
 
 
+ENTROPIES = {
+    "entropy_bits": "of softmax(z), the model's own distribution",
+    "sampled_entropy_bits": "of the distribution that tokens were drawn from",
+}
+"""What a run says of its two entropies, where they differ."""
+
+
 @dataclass(frozen=True)
 class Measurement:
     """What :func:`inversion.probe` is asked for; see there."""
@@ -272,6 +279,7 @@ def _manifest(
             "seed": seed,
             **asdict(generation),
             "end_token_ids": end_tokens(model),
+            **({} if generation.plain else {"entropies": ENTROPIES}),
         },
         "versions": package_versions(),
     }

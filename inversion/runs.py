@@ -293,6 +293,21 @@ def load_run(folder: str | os.PathLike[str]) -> xr.Dataset:
     return xr.Dataset(variables, coords, attributes)
 
 
+def sampling_note(run: xr.Dataset) -> str:
+    """Say which entropy is which where a run's tokens were not drawn from softmax(z); empty where they were."""
+    if "sampled_entropy_bits" not in run or not np.isfinite(run["sampled_entropy_bits"]).any():
+        return ""
+    settings = run.attrs["responses"]
+    changed = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
+    how = ", ".join(f"{name} {settings[name]}" for name, plain in changed.items() if settings[name] != plain)
+    means = {name: float(np.nanmean(run[name])) for name in ("entropy_bits", "sampled_entropy_bits")}
+    return (
+        f"Tokens were sampled with {how}. entropy_bits, which the correlations below use, is that of softmax(z), the "
+        f"model's own distribution (mean {means['entropy_bits']:.3g}); that of the distribution sampled from is "
+        f"sampled_entropy_bits (mean {means['sampled_entropy_bits']:.3g})."
+    )
+
+
 def load_responses(folder: str | os.PathLike[str]) -> pd.DataFrame:
     """Load what a run's responses are: prompt, text, answer, score and length, one row each.
 

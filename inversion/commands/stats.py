@@ -21,12 +21,16 @@ class Stats:
 
     def __call__(self) -> None:
         """Run the command."""
-        from inversion.runs import load_run
+        from inversion.runs import load_run, sampling_note
         from inversion.statistics import overview
 
         control = None if self.random_weights is None else load_run(self.random_weights)
+        run = load_run(self.run)
+        note = sampling_note(run)
+        if note:
+            print(note, end="\n\n")
         for result in overview(
-            load_run(self.run),
+            run,
             control,
             self.norm,
             self.width,

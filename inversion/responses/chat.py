@@ -89,8 +89,7 @@ class Frame:
         return template.replace(PLACE, question)
 
     def _as_chat(self, problem: Problem, number: int, tokenizer: Any, model: str) -> Problem:
-        from jinja2 import TemplateError
-
+        from inversion.models.templates import render_chat
         from inversion.models.tokenization import response_ids
 
         if problem.prompt_token_ids is not None:
@@ -101,16 +100,11 @@ class Frame:
         messages = self._messages(problem, number)
         goes_on = messages[-1]["role"] == "assistant"
         try:
-            text = tokenizer.apply_chat_template(
-                messages,
-                tokenize=False,
-                add_generation_prompt=not goes_on,
-                continue_final_message=goes_on,
-                **self.options,
+            text = render_chat(
+                tokenizer, messages, add_generation_prompt=not goes_on, continue_final_message=goes_on, **self.options
             )
-        except (TemplateError, ValueError, TypeError) as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-            raise InputError(f"the chat template of {model} refuses problem {number}: {first}; change it.") from error
+        except InputError as error:
+            raise InputError(f"the chat template of {model} refuses problem {number}: {error}; change it.") from error
         # The template writes the special tokens: the tokenizer must not add them again.
         ids = tuple(response_ids(tokenizer, text))
         return replace(problem, prompt=text, prompt_token_ids=ids, question=question_of(problem), messages=None)
