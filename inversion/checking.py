@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from inversion.errors import InputError, first_line
 from inversion.files import owned, put
-from inversion.runs import file_fault, read_manifest, read_record, shard_files
+from inversion.runs import file_fault, manifest_fault, read_manifest, read_record, shard_files
 
 COMMAND = "command.json"
 """The options of the ``inversion probe`` that measured a run, beside its manifest: what repairing it runs again."""
@@ -75,6 +75,7 @@ def inspect_run(folder: str | os.PathLike[str]) -> Inspection:
         try:
             record = read_record(path)
             faults = [fault for name in shard_files(shard) if (fault := _fault(root / name, record))]
+            faults += [f"run.json {fault}" for fault in [manifest_fault(root, [record])] if fault]
         except InputError as error:
             faults = [first_line(error).partition(";")[0]]
         if faults:
@@ -95,9 +96,11 @@ def remove_damaged(inspection: Inspection) -> None:
 
 
 def write_command(folder: Path, command: Any) -> None:
-    """Keep the options of the command that measured a run; nothing that is read depends on them."""
+    """Keep the options of the command that measured a run first; nothing that is read depends on them."""
     if not is_dataclass(command) or isinstance(command, type):
         raise TypeError(f"{command!r} is no command")
+    if (folder / COMMAND).is_file():
+        return
     text = json.dumps(asdict(command), indent=1) + "\n"
     put(folder / COMMAND, lambda path: path.write_text(text, encoding="utf-8"))
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,13 @@ import pyarrow.parquet as pq
 import xarray as xr
 
 from inversion.errors import InputError, first_line
-from inversion.files import is_housekeeping, put
+from inversion.files import claim, holds, is_housekeeping, put
 from inversion.stored import StoredLists, as_texts, row_groups
 
 MANIFEST = "run.json"
 FORMAT = "inversion-run/2"
 UNFINISHED = ".unfinished"
+REMEDY = "choose a new folder or pass --overwrite"
 MOST_HELD = 2**30
 """Bytes of norms up to which a run is held in memory; those of a larger one are read when they are looked at."""
 # Readings of a token that are numbers or text of its own, in the order of the columns.
@@ -94,12 +95,8 @@ class RunWriter:
     def __init__(self, folder: str | os.PathLike[str], manifest: dict[str, Any], *, overwrite: bool = False) -> None:
         self.folder = Path(folder).expanduser()
         self.manifest = {"format": FORMAT, **manifest}
-        check_folder(self.folder, manifest, overwrite=overwrite)
-        if overwrite and (self.folder / MANIFEST).is_file():
-            _clear(self.folder)
-        if not (self.folder / MANIFEST).exists():
-            text = json.dumps(self.manifest, indent=1) + "\n"
-            put(self.folder / MANIFEST, lambda path: path.write_text(text))
+        claim(self.folder, MANIFEST, self.manifest, what="run", overwrite=overwrite, remedy=REMEDY)
+        self._manifest_sum = _fingerprint(self.folder / MANIFEST)["sha256"]
 
     def has(self, shard: int) -> bool:
         """Whether a shard stands whole."""
@@ -128,6 +125,7 @@ class RunWriter:
             "unmeasured": sum(piece.row.get("error") is not None for piece in pieces),
             "tokens": len(tables[0]),
             "threads": threads,
+            "manifest": self._manifest_sum,
             "files": files,
         }
         put(_sidecar(self.folder, shard), lambda path: path.write_text(json.dumps(record, indent=1) + "\n"))
@@ -169,21 +167,8 @@ def check_folder(folder: Path, manifest: dict[str, Any], *, overwrite: bool = Fa
     Raises:
         InputError: The folder holds something else.
     """
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise InputError(f"{folder} is a file; choose a new folder for the run.")
-    if not (folder / MANIFEST).is_file():
-        if not all(is_housekeeping(path) for path in folder.iterdir()):
-            raise InputError(f"{folder} is not empty and holds no run; choose a new folder.")
-    elif not overwrite:
-        there = read_manifest(folder)
-        # Through JSON, since that is how the other one was stored.
-        if there != (here := json.loads(json.dumps({"format": FORMAT, **manifest}))):
-            raise InputError(
-                f"{folder} holds another run (it differs in {', '.join(_differences(there, here))}); "
-                "choose a new folder or pass --overwrite."
-            )
+    record = {"format": FORMAT, **manifest}
+    holds(folder, MANIFEST, record, what="run", overwrite=overwrite, remedy=REMEDY)
 
 
 def is_complete(folder: str | os.PathLike[str]) -> bool:
@@ -245,7 +230,27 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
         raise InputError(f"cannot read {path}: {error.strerror}; correct its permissions.") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise InputError(f"{path} is not a manifest of format {FORMAT}; use the version that wrote it.")
+    if not _is_manifest(manifest):
+        raise InputError(f"{path} is damaged (entries are missing or of another kind); measure the run again.")
     return manifest
+
+
+def _is_manifest(manifest: dict[str, Any]) -> bool:
+    """Whether all entries are there that reading needs."""
+    kinds = {"model": dict, "measurement": dict, "responses": dict, "versions": dict}
+    if not all(isinstance(manifest.get(name), kind) for name, kind in kinds.items()):
+        return False
+    measurement, responses = manifest["measurement"], manifest["responses"]
+    lists = [measurement.get(name) for name in ("norms", "layers", "projections")]
+    return (
+        all(isinstance(entries, list) and len(set(map(str, entries))) == len(entries) for entries in lists)
+        and all(isinstance(layer, int) for layer in lists[1])
+        and all(isinstance(name, str) for name in (*lists[0], *lists[2], measurement.get("quantity")))
+        and isinstance(responses.get("count"), int)
+        and isinstance(responses.get("shard", 1), int)
+        and responses.get("shard", 1) > 0
+        and "seed" in responses
+    )
 
 
 def load_run(folder: str | os.PathLike[str]) -> xr.Dataset:
@@ -262,6 +267,13 @@ def load_run(folder: str | os.PathLike[str]) -> xr.Dataset:
         InputError: The folder holds no run, or none of its shards is finished, or one is damaged.
     """
     manifest = read_manifest(folder)
+    try:
+        return _dataset(folder, manifest)
+    except (KeyError, TypeError, IndexError, pa.ArrowException) as error:
+        raise InputError(f"the tables of the run in {folder} do not fit its manifest; {_repair(folder)}.") from error
+
+
+def _dataset(folder: str | os.PathLike[str], manifest: dict[str, Any]) -> xr.Dataset:
     measurement = manifest["measurement"]
     layers, projections = measurement["layers"], measurement["projections"]
     shapes = {"layer_entropy_bits": (len(layers),)}
@@ -326,6 +338,8 @@ def _read(folder: str | os.PathLike[str], kind: str, without: Container[str] = (
 def _standing(folder: str | os.PathLike[str], kind: str) -> list[tuple[Path, dict[str, Any]]]:
     """Return the files of one kind that stand, and the records of their shards."""
     root, standing = Path(folder).expanduser(), records(folder)
+    if fault := manifest_fault(root, standing.values()):
+        raise InputError(f"{root / MANIFEST} {fault}; {_repair(root)}.")
     if not standing:
         raise InputError(f"the run in {folder} has no finished part yet; let inversion probe go on.")
     return [(root / f"{kind}-{shard:05d}.parquet", record) for shard, record in standing.items()]
@@ -351,6 +365,14 @@ def _lists(folder: str | os.PathLike[str], shapes: Mapping[str, tuple[int, ...]]
     if sum(variable.nbytes for variable in variables.values()) <= MOST_HELD:
         return {name: variable.load() for name, variable in variables.items()}
     return variables
+
+
+def manifest_fault(folder: Path, standing: Iterable[Mapping[str, Any]]) -> str | None:
+    """Say what is wrong with a run's manifest, or None where all shards were written with it."""
+    sums = {record.get("manifest") for record in standing}
+    if sums - {_fingerprint(folder / MANIFEST)["sha256"]}:
+        return "was changed: it is not the one that the shards were written with"
+    return None
 
 
 def file_fault(path: Path, record: dict[str, Any]) -> str | None:
@@ -429,22 +451,5 @@ def _sidecar(folder: Path, shard: int) -> Path:
     return folder / f"shard-{shard:05d}.json"
 
 
-def _clear(folder: Path) -> None:
-    """Remove a run, but not the lock of the process that replaces it."""
-    for path in folder.iterdir():
-        if not is_housekeeping(path):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-
-
-def _repair(folder: Path) -> str:
+def _repair(folder: str | os.PathLike[str]) -> str:
     return f"see what is whole with: inversion check {folder}"
-
-
-def _differences(there: Any, here: Any, name: str = "") -> list[str]:
-    """Name the entries in which two manifests differ."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        keys = list(dict.fromkeys([*there, *here]))
-        return [
-            found for key in keys for found in _differences(there.get(key), here.get(key), f"{name}.{key}".lstrip("."))
-        ]
-    return [] if json.dumps(there) == json.dumps(here) else [name]

@@ -99,6 +99,11 @@ class RayPool:
         except self._ray.exceptions.RayTaskError as error:
             raise _cause(error) from None
 
+    def wait_for_all(self) -> None:
+        """Wait until every replica has loaded its model."""
+        while self._starting:
+            self._await()
+
     def submit(self, key: Any, shared: Any, method: str, *arguments: Any) -> None:
         """Start a task as soon as a replica is idle."""
         self._waiting.append(_Task(key, shared, method, arguments))

@@ -118,7 +118,7 @@ class _Loop:
             self._begin(shard)
         try:
             with _terminable():
-                while self._hand_out() or self.running:
+                while self._hand_out():
                     deaths = self.pool.deaths
                     outcome = self.pool.next()
                     if self.pool.deaths > deaths:
@@ -149,15 +149,13 @@ class _Loop:
         return self.open.get(number // self.plan.shard) or _Open(set())
 
     def _hand_out(self) -> bool:
-        """Give every idle worker something to do; return whether there was anything."""
-        handed = False
+        """Give every idle worker something to do; return whether anything is being done."""
         while len(self.running) < self.pool.size and (self.ready or self.batches):
             if self.ready:
                 self._hand_out_responses()
             else:
                 self._open_batch(self.batches.popleft())
-            handed = True
-        return handed
+        return bool(self.running)
 
     def _open_batch(self, batch: int) -> None:
         missing = self._missing(batch)

@@ -17,7 +17,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from inversion.corrpo.config import CorrPOConfig
-from inversion.errors import InputError
+from inversion.errors import InputError, first_line
 from inversion.names import nearest
 
 DEMO = "demo"
@@ -180,7 +180,11 @@ def read_fields(config: str) -> dict[str, Any]:
     path = Path(config).expanduser()
     if not path.is_file():
         raise InputError(f"there is no file {path}; give a YAML file, or demo for the built-in run.")
-    values = _parse(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError) as error:
+        raise InputError(f"cannot read {path}: {first_line(error)}; write it as UTF-8 text.") from error
+    values = _parse(text, str(path))
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no fields; write lines such as max_steps: 100.")
     return values

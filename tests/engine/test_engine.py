@@ -13,6 +13,7 @@ from inversion.engine import ShardError
 from inversion.files import owned
 from inversion.measure import measure_run
 from inversion.responses import Generation, Problem
+from inversion.runs import RunWriter
 
 PROBLEMS = [Problem(f"{a} + {b} =", scorer=lambda text: float(len(text))) for a in range(1, 5) for b in range(1, 6)]
 OPTIONS = {"generation": Generation(max_new_tokens=5), "batch": 4, "shard": 3}
@@ -88,6 +89,18 @@ def test_what_was_measured_within_a_shard_is_not_measured_again(bridge, finished
     folder = measure_run(bridge, PROBLEMS, tmp_path / "run", **OPTIONS)
     assert len(calls) == len(PROBLEMS) - 5
     assert contents(folder) == contents(finished)
+
+
+def test_a_run_of_which_all_is_kept_and_no_shard_stands(bridge, finished, tmp_path, probing, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(RunWriter, "write_pieces", lambda *_: raises(KeyboardInterrupt())())
+        with pytest.raises(KeyboardInterrupt):
+            measure_run(bridge, PROBLEMS, tmp_path / "run", **{**OPTIONS, "shard": 20})
+    assert len(list(tmp_path.glob("run/.unfinished/*/tokens.arrow"))) == 1
+    probing[0].clear()
+    folder = measure_run(bridge, PROBLEMS, tmp_path / "run", **{**OPTIONS, "shard": 20})
+    assert probing[0] == []
+    assert tables(folder)[0].equals(tables(finished)[0])
 
 
 def test_kept_responses_that_were_damaged_are_measured_again(bridge, finished, tmp_path, probing):
