@@ -14,6 +14,7 @@ from inversion._version import __version__
 from inversion.commands.bench import Bench
 from inversion.commands.check import Check
 from inversion.commands.compare import Compare
+from inversion.commands.critique import Critique
 from inversion.commands.demo import Demo
 from inversion.commands.figures import Figures
 from inversion.commands.options import names
@@ -37,6 +38,7 @@ COMMANDS: dict[str, type] = {
     "train supervised": TrainSupervised,
     "survey": Survey,
     "reproduce": Reproduce,
+    "critique": Critique,
     "recover": Recover,
     "recover save": RecoverSave,
     "figures": Figures,

@@ -49,6 +49,11 @@ def pairs(text: str) -> dict[str, str]:
     return found
 
 
+def decimals(text: str) -> tuple[float, ...]:
+    """Read ``-1,0.5,2``."""
+    return tuple(float(part) for part in names(text))
+
+
 def settings(text: str) -> dict[str, Any]:
     """Read ``min_terms=2,enable_thinking=true``; what is a JSON number or truth value becomes one."""
     return {name: _value(value) for name, value in pairs(text).items()}
