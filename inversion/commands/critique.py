@@ -50,7 +50,7 @@ class Critique:
         disable_progress_bar()
         model = load_model(self.model, self.device, self.dtype)
         if self.cases == "demo":
-            from inversion.demo.mistakes import demo_cases
+            from inversion.critique.mistakes import demo_cases
 
             cases = demo_cases(self.limit or 240, self.seed)
         else:

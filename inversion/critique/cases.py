@@ -13,7 +13,7 @@ from inversion.responses.thinking import THINK_TAGS, opens_thinking
 from inversion.scoring import scorer_for
 
 COLUMNS = ("question", "ground_truth", "search")
-NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
 
 
 def whole(thinking: str) -> str:

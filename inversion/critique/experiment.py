@@ -105,7 +105,7 @@ def study(
 
     Args:
         model: A bridge with a tokenizer.
-        cases: From :func:`read_cases` or :func:`inversion.demo.mistakes.inject_error`.
+        cases: From :func:`read_cases` or :func:`inversion.critique.mistakes.inject_error`.
         out: Folder.
         settings: What to do.
         source: Where the cases come from, for the record.

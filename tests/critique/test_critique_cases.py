@@ -10,7 +10,7 @@ from scipy.stats import norm
 from inversion import InputError
 from inversion.critique import Case, judge, rates, read_cases
 from inversion.critique.judging import Verdict, interval
-from inversion.demo.mistakes import inject_error
+from inversion.critique.mistakes import inject_error
 from inversion.demo.tasks import Problem, chain_of_thought
 from inversion.demo.tokenizer import build_tokenizer
 from inversion.scoring import scorer_for

@@ -133,7 +133,7 @@ def test_controls_have_the_length_of_the_vector():
 
 
 def spelling(opening, error):
-    from inversion.demo.mistakes import _CONCLUSIONS
+    from inversion.critique.mistakes import _CONCLUSIONS
 
     score = scorer_for("tags", "tac", form_required=True)
     return Case("cat", opening, error, "tac", score, _CONCLUSIONS["spell_backward"], "spell_backward")

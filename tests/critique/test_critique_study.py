@@ -11,8 +11,8 @@ import inversion
 from inversion import InputError
 from inversion.cli import main
 from inversion.critique import Settings, study
+from inversion.critique.mistakes import demo_cases, inject_error
 from inversion.critique.show import critique_figure, read_tables, write_page
-from inversion.demo.mistakes import demo_cases, inject_error
 from inversion.demo.tasks import distinct_problems
 
 pytest.importorskip("reasoning_gym")

@@ -4,7 +4,7 @@ import random
 import re
 import string
 
-from inversion.critique import Case
+from inversion.critique.cases import Case
 from inversion.demo.tasks import EQUALS, LEAVING, Problem, chain_of_thought, mixed_problems
 from inversion.scoring import scorer_for
 
