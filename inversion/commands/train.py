@@ -88,6 +88,7 @@ class TrainSupervised:
 
     config: str = option("YAML file, or demo for the built-in experiment")
     overrides: Sequence[str] = option("field=value for any field of the file", nargs="*", metavar="field=value")
+    wait: bool = option("wait while another process writes to out", False)
 
     def __call__(self) -> None:
         """Run the command."""
@@ -95,7 +96,9 @@ class TrainSupervised:
             from inversion.experiments.supervised import read_supervised_spec, run_supervised
 
             _quiet()
-            folder = run_supervised(read_supervised_spec(self.config, self.overrides))
+            spec = read_supervised_spec(self.config, self.overrides)
+            with owning(spec.out, self.wait):
+                folder = run_supervised(spec)
         print(f"{folder} is complete: supervised.csv")
 
 

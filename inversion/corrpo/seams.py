@@ -49,6 +49,8 @@ class SeamTrainer(GRPOTrainer):
     remembered: tuple[tuple[str, str], ...] = ()
     batch: dict[str, Any] | None = None
     """What :meth:`batch_loss` is at, for :meth:`token_log_probs`; None elsewhere."""
+    batch_log_probs: Tensor
+    """Log-probabilities of the tokens of the batch, (b, t), in the graph, once :meth:`token_log_probs` has run."""
     _sampler: Any = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -101,6 +103,12 @@ class SeamTrainer(GRPOTrainer):
         """Micro-batches whose losses are summed into one step."""
         return self.current_gradient_accumulation_steps if self.mode == "train" else 1.0
 
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of this step; NaN outside training."""
+        scheduler: Any = self.lr_scheduler
+        return float(scheduler.get_last_lr()[0]) if scheduler is not None else float("nan")
+
     @staticmethod
     def token_mask(inputs: dict[str, Any]) -> Tensor:
         """Return which tokens the policy wrote, (b, t)."""
@@ -137,9 +145,13 @@ class SeamTrainer(GRPOTrainer):
             return self.batch_loss(model, inputs)
         finally:
             self.batch = None
+            vars(self).pop("batch_log_probs", None)
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **options: Any) -> Any:
-        return self.token_log_probs(*args, **options)
+        found = self.token_log_probs(*args, **options)
+        if self.batch is not None:
+            self.batch_log_probs = found[0]
+        return found
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         self._sampler = super()._get_train_sampler(dataset)

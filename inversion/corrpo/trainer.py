@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from inversion.corrpo.config import CorrPOConfig, build_reward
+from inversion.corrpo.covariance import mean_covariance
 from inversion.corrpo.direct import (
     allow_second_order,
     inversion_loss,
@@ -51,8 +52,9 @@ class CorrPOTrainer(TimedTrainer):
 
     Logged besides TRL's metrics: ``rho`` (mean over responses that have one), ``rho_undefined`` (share of those that
     have none), ``entropy_bits`` (mean over tokens, at temperature 1; TRL's ``entropy`` is in nats and at the sampling
-    temperature), ``accuracy`` (share of the scored responses at or above ``inversion_right_at``), ``unscored`` (share
-    of the others), ``rewards/inversion/mean`` (mean bonus), ``prize/...`` (correlation of the bonus with length,
+    temperature), ``covariance`` (of log-probability and advantage, nats) and ``predicted_entropy_change`` (minus the
+    learning rate times it), ``accuracy`` (share of the scored responses at or above ``inversion_right_at``),
+    ``unscored`` (share of the others), ``rewards/inversion/mean`` (mean bonus), ``prize/...`` (correlation of the bonus with length,
     repetition, filler and ending within groups: what it pays for besides rho), ``time/...`` (seconds).
 
     With ``inversion_loss_weight`` rho is also a differentiable term of the loss (see ``inversion.corrpo.direct``),
@@ -118,6 +120,11 @@ class CorrPOTrainer(TimedTrainer):
         """Return GRPO's loss and the differentiable term."""
         loss = super().batch_loss(model, inputs)
         term, self._term = self._term, None
+        if self.mode == "train":
+            advantages = inputs["advantages"].view(len(inputs["advantages"]), -1)
+            covariance = mean_covariance(self.batch_log_probs, advantages, self.token_mask(inputs))
+            self.note("covariance", covariance)
+            self.note("predicted_entropy_change", -self.learning_rate * covariance)
         if term is None:
             return loss
         self.note("inversion_loss", term.item())

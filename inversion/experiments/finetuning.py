@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from contextlib import nullcontext
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from inversion.demo.tasks import mixed_problems
 from inversion.errors import InputError
 from inversion.experiments.checkpoints import train_on
 from inversion.experiments.spec import DEMO, TrainSpec, flat_fields
-from inversion.files import claim, holds, owned, put
+from inversion.files import claim, holds, put
 from inversion.measure import measure_run
 from inversion.models import context_length, load_checkpoint, load_model, prompt_ids
 from inversion.responses import Generation, Problem, read_problems, require_texts
@@ -55,20 +54,19 @@ def train(spec: TrainSpec, *, resume: bool = False) -> Path:
     trainer = build_trainer(spec, problems, out / "trainer")
     # Only now that everything has proved usable: a failed start must not stand in the way of the next.
     main = trainer.accelerator.is_main_process
-    with owned(out / "trainer") if main else nullcontext():
+    if main:
+        claim(out, RECORD, flat_fields(spec), what="training run")
+        _measure(spec, spec.model, held_out, out / "before")
+    trainer.accelerator.wait_for_everyone()
+    if not (resume and (out / "model").is_dir()):
+        train_on(trainer)
+        log = pd.DataFrame(trainer.state.log_history)
         if main:
-            claim(out, RECORD, flat_fields(spec), what="training run")
-            _measure(spec, spec.model, held_out, out / "before")
-        trainer.accelerator.wait_for_everyone()
-        if not (resume and (out / "model").is_dir()):
-            train_on(trainer)
-            log = pd.DataFrame(trainer.state.log_history)
-            if main:
-                put(out / "log.csv", lambda path: log.to_csv(path, index=False))
-            _save(trainer, out / "model")
-        if main:
-            _measure(spec, str(out / "model"), held_out, out / "after")
-            print(before_and_after(out))
+            put(out / "log.csv", lambda path: log.to_csv(path, index=False))
+        _save(trainer, out / "model")
+    if main:
+        _measure(spec, str(out / "model"), held_out, out / "after")
+        print(before_and_after(out))
     return out
 
 

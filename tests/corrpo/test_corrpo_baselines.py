@@ -3,6 +3,7 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from corrpo_samples import TOKENIZER, make, policy, settings
@@ -16,9 +17,9 @@ from inversion.corrpo.baselines.losses import (
     nucleus_entropy,
     peak_entropy,
     siren_penalty,
-    token_covariance,
 )
 from inversion.corrpo.baselines.trainers import ClipCovTrainer, KLCovTrainer, SirenTrainer
+from inversion.corrpo.covariance import mean_covariance, token_covariance
 from inversion.errors import InputError
 
 # Two responses, of three tokens and of one. Means over the four: log-probability -2, advantage 0.5.
@@ -32,6 +33,17 @@ def test_token_covariance_by_hand():
     # (log p + 2) * (A - 0.5)
     expected = torch.tensor([[0.5, -1.0, 0.0], [-1.5, -math.inf, -math.inf]])
     torch.testing.assert_close(found, expected)
+
+
+def test_mean_covariance_is_numpys():
+    generator = torch.Generator().manual_seed(0)
+    log_probs, mask = torch.randn(3, 7, generator=generator), (torch.rand(3, 7, generator=generator) < 0.7).long()
+    advantages = torch.tensor([[1.0], [-0.5], [0.25]])
+    kept = mask.bool()
+    pairs = np.stack([log_probs[kept].numpy(), advantages.expand_as(log_probs)[kept].numpy()])
+    found = mean_covariance(log_probs, advantages, mask)
+    assert found == pytest.approx(np.cov(pairs, bias=True)[0, 1], abs=1e-6)
+    assert math.isnan(mean_covariance(log_probs, advantages, mask * 0))
 
 
 def test_clip_cov_takes_tokens_between_the_bounds():

@@ -224,6 +224,7 @@ def test_task_weights_and_logged_metrics(tmp_path):
     row = next(row for row in trainer.state.log_history if "rho" in row)
     assert {"accuracy", "rho_undefined", "rewards/inversion/mean", "frac_reward_zero_std", "entropy"} <= set(row)
     assert {f"prize/{name}" for name in ("length", "repetition")} <= set(row)
+    assert row["predicted_entropy_change"] == pytest.approx(-1e-3 * row["covariance"], rel=1e-6)
     assert {"time/generate", "time/reward", "completions/mean_length", "reward"} <= set(row)
     assert row["accuracy"] == pytest.approx(row["rewards/even_tokens/mean"])
     assert -1 <= row["rho"] <= 1

@@ -6,19 +6,7 @@ Tensors are (b, t), responses by tokens; ``mask`` is 1 at response tokens and 0 
 import torch
 from torch import Tensor
 
-
-def token_covariance(log_probs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
-    """Return each token's share of the covariance of log-probability and advantage, (b, t), minus infinity at padding.
-
-    The product of both, each centred on its mean over the batch's response tokens (arXiv 2505.22617).
-    """
-    count = mask.sum().clamp(min=1)
-
-    def centred(values: Tensor) -> Tensor:
-        return values - (values * mask).sum() / count
-
-    covariance = centred(log_probs.detach()) * centred(advantages.expand_as(log_probs))
-    return covariance.masked_fill(mask == 0, -torch.inf)
+from inversion.corrpo.covariance import token_covariance
 
 
 def clip_cov_tokens(

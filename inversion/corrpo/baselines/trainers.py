@@ -60,25 +60,16 @@ class KLCovTrainer(CorrPOTrainer):
     """
 
     share, coefficient = 2e-3, 1.0
-    _log_probs: Tensor | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         if self.loss_type != "dapo":
             raise InputError("KL-Cov adds to a token-level loss; set loss_type to dapo.")
 
-    def token_log_probs(self, *args: Any, **options: Any) -> Any:
-        """Remember the log-probabilities for the penalty."""
-        result = super().token_log_probs(*args, **options)
-        if self.batch is not None:
-            self._log_probs = result[0]
-        return result
-
     def batch_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """Add the penalty."""
         loss = super().batch_loss(model, inputs)
-        log_probs, self._log_probs = self._log_probs, None
-        assert log_probs is not None
+        log_probs = self.batch_log_probs
         mask, advantages = self.token_mask(inputs), _per_token(inputs["advantages"])
         penalty = kl_cov_penalty(log_probs, _old(log_probs, inputs), advantages, mask, share=self.share)
         # TRL's own normalizer of this loss type: response tokens of the accumulation window.
