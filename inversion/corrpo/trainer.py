@@ -54,8 +54,8 @@ class CorrPOTrainer(TimedTrainer):
     have none), ``entropy_bits`` (mean over tokens, at temperature 1; TRL's ``entropy`` is in nats and at the sampling
     temperature), ``covariance`` (of log-probability and advantage, nats) and ``predicted_entropy_change`` (minus the
     learning rate times it), ``accuracy`` (share of the scored responses at or above ``inversion_right_at``),
-    ``unscored`` (share of the others), ``rewards/inversion/mean`` (mean bonus), ``prize/...`` (correlation of the bonus with length,
-    repetition, filler and ending within groups: what it pays for besides rho), ``time/...`` (seconds).
+    ``unscored`` (share of the others), ``rewards/inversion/mean`` (mean bonus), ``prize/...`` (correlation of the bonus
+    with length, repetition, filler and ending within groups: what it pays for besides rho), ``time/...`` (seconds).
 
     With ``inversion_loss_weight`` rho is also a differentiable term of the loss (see ``inversion.corrpo.direct``),
     logged as ``inversion_loss`` and, what it acts on, ``inversion_loss/rho``.
