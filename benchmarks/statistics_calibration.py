@@ -1,6 +1,7 @@
 """How often do the intervals hold the truth, and how often do the tests cry wolf?
 
     python benchmarks/statistics_calibration.py            # 2,000 data sets a case; rewrites the table in docs/
+    python benchmarks/statistics_calibration.py --case "token types"  # only the rows whose name contains this
     python benchmarks/statistics_calibration.py --sets 200 # a quick look, printed only
     python benchmarks/statistics_calibration.py --others   # the other tests, simultaneous intervals; printed only
 
@@ -280,10 +281,21 @@ def figure(rows: dict[str, dict[str, float]], path: Path) -> None:
     fig.savefig(path, metadata={"Date": None})
 
 
+def read_docs(page: Path) -> dict[str, dict[str, float]]:
+    """The rows of the table that is in the page."""
+    table = page.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0]
+    rows = {}
+    for line in table.splitlines():
+        name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        if any(cell.endswith("%") for cell in cells):
+            found = zip(COLUMNS, cells, strict=True)
+            rows[name] = {column: float(cell.rstrip("%")) / 100 for column, cell in found if cell}
+    return rows
+
+
 def write_docs(text: str, page: Path) -> None:
     """Put the table between its markers in the page."""
-    old = page.read_text(encoding="utf-8")
-    before, rest = old.split(BEGIN)
+    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
     page.write_text(before + BEGIN + "\n" + text + "\n" + END + rest.split(END)[1], encoding="utf-8")
 
 
@@ -291,7 +303,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--case", default="", help="only the cases whose name contains this; printed only")
+    parser.add_argument("--case", default="", help="only the cases whose name contains this")
     parser.add_argument("--resamples", type=int, default=999)
     parser.add_argument("--others", action="store_true")
     options = parser.parse_args()
@@ -305,11 +317,13 @@ def main() -> None:
         rows[case.name] = run_case(case, options.sets, options.seed, options.resamples)
         shown = "  ".join(f"{k} {v:.3f}" for k, v in rows[case.name].items())
         print(f"{case.name:36s} {shown}  ({time.perf_counter() - start:.0f} s)", flush=True)
-    text = markdown(rows, options.sets)
-    print(text)
-    if options.sets >= 2000 and not options.case:
+    print(markdown(rows, options.sets))
+    if options.sets >= 2000:
+        page = DOCS / "statistics.md"
+        rows = {**read_docs(page), **rows}
+        rows = {case.name: rows[case.name] for case in CASES if case.name in rows}
         figure(rows, DOCS / "statistics_calibration.svg")
-        write_docs(text, DOCS / "statistics.md")
+        write_docs(markdown(rows, options.sets), page)
 
 
 if __name__ == "__main__":

@@ -114,13 +114,14 @@ def _listed(values: tuple[int, ...] | tuple[str, ...]) -> str:
 
 def _pairs(a: Columns, b: Columns, pairing: str) -> tuple[tuple[Mask, Mask] | None, tuple[str, ...]]:
     """Masks of the tokens whose prompt both runs have, or None if the runs are to be independent; and notes."""
-    named = all(run.prompt_names is not None for run in (a, b))
-    if pairing == "paired" and not named:
-        raise InputError("Runs can only be paired by prompt_id, which one of them lacks; use pairing='independent'.")
-    if pairing == "independent" or not named:
+    names_a, names_b = a.prompt_names, b.prompt_names
+    if names_a is None or names_b is None:
+        if pairing == "paired":
+            raise InputError("Runs are paired by prompt_id, which one of them lacks; use pairing='independent'.")
         return None, ()
-    shared = np.intersect1d(a.prompt_names, b.prompt_names)
-    n_all = np.union1d(a.prompt_names, b.prompt_names).size
+    if pairing == "independent":
+        return None, ()
+    shared, n_all = np.intersect1d(names_a, names_b), np.union1d(names_a, names_b).size
     if pairing == "auto" and shared.size < n_all:
         note = f"{shared.size} of {n_all} prompts are in both runs; pairing='paired' would use only those"
         return None, (note,) if shared.size else ()
@@ -151,9 +152,10 @@ def difference_of(
         found = infer(drawn.sample, options.resampling)
         parts.append(correlation_result(found, drawn.facts, options, sampler.columns.measured, name))
     if paired and not any(p.reason for p in parts):
-        found, n_clusters = infer_paired(*by_name(samples, [a, b])[0], options.resampling)
+        of_a, of_b = by_name(samples, [a, b])[0]
+        found, n_clusters = infer_paired(of_a, of_b, options.resampling)
     else:
-        found = infer_difference(*samples, options.resampling)
+        found = infer_difference(samples[0], samples[1], options.resampling)
         n_clusters = sum(sample.shares.size for sample in samples)
     return Difference(
         a=parts[0],

@@ -89,7 +89,9 @@ def layer_map_of(sampler: Sampler, options: Options) -> xr.Dataset:
             results += [one(cells[0]), *threads.map(one, cells[1:])]
     found, labels, facts = zip(*results, strict=True)
     joint = simultaneous(labels, found, options.resampling, sampler.clusters.names.size)
-    columns = _table(found) | dict(zip(("simultaneous_low", "simultaneous_high"), joint, strict=True))
+    columns: dict[str, np.ndarray] = _table(found) | dict(
+        zip(("simultaneous_low", "simultaneous_high"), joint, strict=True)
+    )
     columns["n_tokens"] = np.array([f.n_tokens for f in facts], dtype=np.intp)
     columns["reason"] = np.array([f.reason or "" for f in found], dtype=object).astype(str)
     arrays = {name: (("layer", "projection"), column.reshape(shape)) for name, column in columns.items()}

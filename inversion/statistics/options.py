@@ -126,7 +126,8 @@ class Options:
         """The strength that is asked for."""
         layers = (self.layers,) if isinstance(self.layers, Integral) else self.layers
         projections = (self.projections,) if isinstance(self.projections, str) else self.projections
-        return Selection(self.norm, *(None if part is None else tuple(part) for part in (layers, projections)))
+        some: list[Any] = [None if part is None else tuple(part) for part in (layers, projections)]
+        return Selection(self.norm, *some)
 
 
 def read_choices(function: str, choices: Mapping[str, Any], allowed: type, **named: Any) -> Options:

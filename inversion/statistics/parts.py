@@ -95,19 +95,18 @@ def parts_of(sampler: Sampler, options: Options, min_tokens: int = 10) -> Parts:
     drawn, made = sampler.draw(options), sampler.columns.measured
     total = correlation_result(infer(drawn.sample, options.resampling), drawn.facts, options, made, "total")
     if drawn.sample.reason:
-        return Parts(total, *(replace(total, label=name) for name in ("within", "between", "typical")))
+        within, between, typical = (replace(total, label=name) for name in ("within", "between", "typical"))
+        return Parts(total, within, between, typical)
     x, y, cluster_of = by_response(drawn)
     statistics = part_statistics(x, y, cluster_of, drawn.points.labels.size, options.method)
-    typical, note = _typical(x, y, cluster_of, options.method, min_tokens)
-    samples = [*(replace(drawn.sample, statistic=statistic) for statistic in statistics), typical]
+    mean, note = _typical(x, y, cluster_of, options.method, min_tokens)
+    samples = [*(replace(drawn.sample, statistic=statistic) for statistic in statistics), mean]
     facts = [drawn.facts, drawn.facts, replace(drawn.facts, notes=drawn.facts.notes + note)]
-    return Parts(
-        total,
-        *(
-            correlation_result(infer(sample, options.resampling), fact, options, made, name)
-            for sample, fact, name in zip(samples, facts, ("within", "between", "typical"), strict=True)
-        ),
+    within, between, typical = (
+        correlation_result(infer(sample, options.resampling), fact, options, made, name)
+        for sample, fact, name in zip(samples, facts, ("within", "between", "typical"), strict=True)
     )
+    return Parts(total, within, between, typical)
 
 
 def by_response(drawn: Drawn) -> tuple[Variable, Variable, Ints]:

@@ -280,5 +280,5 @@ def _why_undefined(points: Points, variables: list[Variable], options: Options) 
 
 def _statistic(points: Points, variables: list[Variable], options: Options) -> Statistic:
     if not options.given:
-        return points.pair(*variables[:2], options)
+        return points.pair(variables[0], variables[1], options)
     return partial_statistic(len(variables), lambda i, j: points.pair(variables[i], variables[j], options))

@@ -138,3 +138,55 @@ def test_contrast_squared_is_the_sum_of_squares_that_a_jump_explains():
     for m, c in enumerate(contrasts(z), start=1):
         left = np.concatenate([z[:m] - z[:m].mean(), z[m:] - z[m:].mean()])
         assert c**2 == pytest.approx(np.sum((z - z.mean()) ** 2) - np.sum(left**2))
+
+
+def test_runs_of_different_quantities_are_refused():
+    other = B.assign_attrs(quantity="entropy")
+    with pytest.raises(InputError, match="a that of the logit, b that of the entropy.*do not compare"):
+        inversion.compare(A, other)
+    with pytest.raises(InputError, match="step 0 that of the logit, step 2 that of the entropy"):
+        trajectory([A, other], steps=[0, 2])
+    unsaid = B.copy()
+    del unsaid.attrs["quantity"]
+    assert np.isfinite(inversion.compare(A, unsaid).estimate)
+
+
+def test_a_run_without_the_norm_is_named():
+    with pytest.raises(InputError, match="Run b has no norm 'nuclear'; it has logit_space, frobenius"):
+        inversion.compare(A, B.drop_vars("nuclear"))
+
+
+def test_what_differs_between_runs_is_said():
+    a = A.assign_attrs(dtype="float32", responses={"temperature": 1.0}, model="before", attention="eager")
+    b = B.isel(layer=[1]).assign_attrs(dtype="bfloat16", responses={"temperature": 0.7}, model="after")
+    found = inversion.compare(a, b, resamples=50)
+    assert found.notes == (
+        "dtype differs: a float32, b bfloat16",
+        "temperature differs: a 1.0, b 0.7",
+        "layers differ: a 0 1, b 1",
+    )
+    text = str(found)
+    assert (
+        "a measured     spearman over positions, norm nuclear, gradient of logit, layers 0 1 of qo, model before"
+        in text
+    )
+    assert (
+        "b measured     spearman over positions, norm nuclear, gradient of logit, layers 1 of qo, model after" in text
+    )
+    assert "temperature differs: step 0 1.0, step 1 0.7" in trajectory([a, b], resamples=50).notes
+    assert inversion.compare(a, b, layers=[1], resamples=50).notes == found.notes[:2]
+
+
+def test_many_clusters_are_resampled_in_groups_that_pair(monkeypatch):
+    whole = inversion.correlate(A), inversion.compare(A, B)
+    monkeypatch.setattr("inversion.statistics.samples.MOST_CLUSTERS", 12)
+    grouped = inversion.correlate(A), inversion.compare(A, B)
+    for one, other in zip(whole, grouped, strict=True):
+        assert other.estimate == one.estimate
+        assert other.n_clusters <= 12 < one.n_clusters
+        assert other.high - other.low == pytest.approx(one.high - one.low, rel=0.5)
+    assert "20 responses are resampled in" in grouped[0].notes[0]
+    assert grouped[1].paired
+    # A prompt that one run lacks does not move the others to other groups.
+    fewer = inversion.compare(A, B.isel(token=B.response.values > 0), pairing="paired")
+    assert fewer.standard_error == pytest.approx(grouped[1].standard_error, rel=0.5)

@@ -62,7 +62,7 @@ def spearman(x: Variable, y: Variable, exact: bool | None = None) -> Statistic:
 
 def rank_correlation(x: Variable, y: Variable) -> float:
     """Spearman's correlation of the tokens as they are, exact for any number of them. Range -1..1."""
-    return _product_moment(*(v.doubled_ranks - (v.values.size + 1.0) for v in (x, y)))  # whole numbers around 0
+    return _product_moment(_centred(x.doubled_ranks), _centred(y.doubled_ranks))
 
 
 def correlation(x: Floats, y: Floats, method: str) -> float:
@@ -70,8 +70,13 @@ def correlation(x: Floats, y: Floats, method: str) -> float:
     if method == "kendall":
         return tau(x, y)
     if method == "spearman":
-        x, y = (doubled_ranks(v)[0] - (v.size + 1.0) for v in (x, y))
+        x, y = (_centred(doubled_ranks(v)[0]) for v in (x, y))
     return _product_moment(standardise(x), standardise(y))
+
+
+def _centred(ranks: Ints) -> Floats:
+    """Doubled ranks around 0, whole numbers as floats."""
+    return ranks.astype(np.float64) - (ranks.size + 1.0)
 
 
 def _product_moment(x: Floats, y: Floats) -> float:

@@ -1,7 +1,6 @@
 """Correlations after moving the values of one variable about inside their responses."""
 
 import numpy as np
-from scipy import fft
 
 from inversion.statistics.core.coefficients import standardise, tau
 from inversion.statistics.core.ranks import Floats, Ints, Variable
@@ -57,6 +56,6 @@ def _products_by_shift(a: Floats, b: Floats, starts: Ints, sizes: Ints) -> Float
     products = np.empty(a.size)
     for first, size in zip(starts.tolist(), sizes.tolist(), strict=True):
         rows = slice(first, first + size)
-        spectrum = fft.rfft(a[rows]) * np.conj(fft.rfft(b[rows]))
-        products[rows] = fft.irfft(spectrum, size)
+        spectrum = np.fft.rfft(a[rows]) * np.conj(np.fft.rfft(b[rows]))
+        products[rows] = np.fft.irfft(spectrum, size)
     return products

@@ -6,6 +6,7 @@ B rows of weights are worked on at once.
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,7 +97,7 @@ def doubled_ranks(values: Floats) -> tuple[Ints, int]:
     ordered = values[order]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: values.size])
     ends = np.append(starts[1:], values.size)
-    ranks = np.empty(values.size, np.int32 if values.size < 2**30 else np.int64)
+    ranks: Any = np.empty(values.size, np.int32 if values.size < 2**30 else np.int64)
     ranks[order] = starts + ends + 1 if starts.size == values.size else np.repeat(starts + ends + 1, ends - starts)
     return ranks, starts.size
 

@@ -53,7 +53,7 @@ class TypeMeans:
 
     def per_cluster(self, values: Floats) -> Floats:
         """Sum (m,) values by cluster, (K,)."""
-        return np.bincount(self.cluster, values, self.n_clusters)
+        return np.bincount(self.cluster, values, self.n_clusters).astype(np.float64)
 
     def table(self, values: Floats) -> Floats:
         """(m,) values as a table, (K, T), 0 where there is none."""

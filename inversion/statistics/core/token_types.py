@@ -11,7 +11,7 @@ from scipy import sparse
 from scipy.stats import rankdata
 
 from inversion.statistics.core.coefficients import ratio, standardise, tau
-from inversion.statistics.core.inference import from_z, leave_one_out_amounts, to_z
+from inversion.statistics.core.inference import ALMOST_ONE, from_z, leave_one_out_amounts, to_z
 from inversion.statistics.core.ranks import Floats, Ints, Variable
 from inversion.statistics.core.softened import TypeMeans, softened_amounts
 from inversion.statistics.core.statistic import AtOnce, Statistic, in_chunks
@@ -37,18 +37,18 @@ def type_statistic(x: Variable, y: Variable, types: Ints, method: str) -> Statis
 def _without(plain: Statistic, x: Variable, y: Variable, types: Ints, method: str) -> Floats:
     """The value without each cluster, (K,), moved as far as the cluster bears on it (on Fisher's z scale)."""
     estimate = plain.estimate
-    if not abs(estimate) < 1:
+    if not abs(estimate) < ALMOST_ONE:
         return plain.without
     shares = np.bincount(x.cluster, minlength=x.n_clusters) / x.cluster.size
-    means = [TypeMeans.of(v.values, types, v.cluster, v.n_clusters) for v in (x, y)]
+    a, b = (TypeMeans.of(v.values, types, v.cluster, v.n_clusters) for v in (x, y))
     if method == "kendall":
         # Its own leave-one-out amounts, shrunk as far as those of Spearman's correlation have to be.
         ranks = Statistic(_rows_of(x, y, types, "spearman"), x.n_clusters)
-        soft = softened_amounts(*means, "spearman")
+        soft = softened_amounts(a, b, "spearman")
         hard = leave_one_out_amounts(ranks.estimate - ranks.without, shares)
         shrink = np.sqrt((soft**2).sum() / (hard**2).sum())
         return from_z(to_z(estimate) - shrink * (to_z(estimate) - to_z(plain.without)))
-    away = softened_amounts(*means, method) / np.sqrt(1.0 - shares)
+    away = softened_amounts(a, b, method) / np.sqrt(1.0 - shares)
     return from_z(to_z(estimate) - away / (1.0 - estimate**2))
 
 
