@@ -50,7 +50,7 @@ _OTHERS = "|".join(
         "xr",
     ]
 )
-nitpick_ignore_regex = [("py:.*", rf"({_OTHERS})\..*"), ("py:class", r"Axes|Figure|Tensor|optional|dict\[.*")]
+nitpick_ignore_regex = [("py:.*", rf"({_OTHERS})\..*"), ("py:class", r"Axes|Figure|Tensor|optional|(dict|tuple)\[.*")]
 
 html_theme = "furo"
 html_title = f"inversion {release}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import inversion
-from inversion.cli import COMMANDS, main
+from inversion.cli import COMMANDS, build_parser, main
 from inversion.files import owned
 
 
@@ -261,3 +261,8 @@ def test_signs_that_the_terminal_does_not_know_are_written_as_escapes():
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert found.returncode == 2
     assert "\\u03c1" in found.stderr
+
+
+def test_stop_texts_keep_their_white_space():
+    parsed = build_parser().parse_args(["probe", "--model=m", "--prompts=p", "--out=o", r"--stop=\nQuestion:, So"])
+    assert parsed.stop == ("\nQuestion:", " So")

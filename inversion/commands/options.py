@@ -25,6 +25,11 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def texts(text: str) -> tuple[str, ...]:
+    r"""Read ``Question:,\n\n``: white space counts, and a backslash with an n is a line break."""
+    return tuple(part.replace("\\n", "\n") for part in text.split(",") if part)
+
+
 def two_texts(text: str) -> tuple[str, ...]:
     """Read ``<think>,</think>``."""
     parts = names(text)

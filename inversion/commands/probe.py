@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from inversion.commands.options import numbers, option, pairs, part, required, settings, two_texts
+from inversion.commands.options import numbers, option, pairs, part, required, settings, texts, two_texts
 from inversion.errors import InputError
 from inversion.scoring import KINDS
 
@@ -67,7 +67,7 @@ class Probe:
     max_new_tokens: int = option("longest generated response", 512, type=int)
     top_p: float = option("sample among the most probable tokens that hold this probability", 1.0, type=float)
     top_k: int = option("sample among this many most probable tokens; 0 takes all", 0, type=int)
-    stop: tuple[str, ...] = option("comma-separated texts that end a response", ())
+    stop: tuple[str, ...] = option(r"comma-separated texts that end a response, such as \nQuestion:", (), type=texts)
     batch: int = option("responses generated together", 16, type=int)
     server: str | None = option(
         "have responses written by an OpenAI-compatible server at this address, such as http://localhost:8000",

@@ -26,7 +26,7 @@ TEMPLATES: Mapping[str, str] = {
 class Frame:
     r"""What stands around each question.
 
-    template: Text with ``{prompt}`` where the question goes, or a name in :data:`TEMPLATES`.
+    template: Text with ``{prompt}`` where the question goes, or a name in ``TEMPLATES``: ``qa``, ``boxed``.
     examples: Worked examples, (question, solution), put before the question: as earlier turns of a chat, else as text
         with empty lines between, as lm-evaluation-harness does.
     chat: Apply the checkpoint's own chat template.

@@ -59,7 +59,7 @@ class Source:
 
     name: A JSON Lines, JSON, CSV, TSV or Parquet file; a folder saved by Hugging Face ``datasets`` or laid out as on
         the hub; a hub data set such as ``openai/gsm8k``; a run, whose responses are measured again; a benchmark of
-        :data:`BENCHMARKS`; a reasoning-gym task; or ``demo``, the shipped held-out problems.
+        ``inversion.responses.BENCHMARKS``; a reasoning-gym task; or ``demo``, the shipped held-out problems.
     limit: Most prompts to read; None for all of a data set, and 100 of a task.
     seed: Seed of a task's generator.
     options: Settings of a task's generator, such as ``max_terms``.
