@@ -28,10 +28,11 @@ def fingerprint(model: TransformerBridge) -> dict[str, str | None]:
         ``weights``, ``config``, ``tokenizer`` and ``chat_template``; None for what the model lacks.
     """
     tokenizer = model.tokenizer
+    config: Any = model.original_model.config
     template = getattr(tokenizer, "chat_template", None)
     return {
         "weights": _weights(plain_model(model, hooked=False)),
-        "config": _json({k: v for k, v in model.original_model.config.to_dict().items() if k not in PASSING}),
+        "config": _json({k: v for k, v in config.to_dict().items() if k not in PASSING}),
         "tokenizer": None if tokenizer is None else _tokenizer(tokenizer),
         "chat_template": None if template is None else _json(template),
     }
@@ -46,7 +47,7 @@ def _weights(hf_model: Any) -> str:
 
 
 def _tensor(tensor: Tensor) -> tuple[str, list[int], str]:
-    data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    data: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     return str(tensor.dtype), list(tensor.shape), hashlib.sha256(data).hexdigest()
 
 

@@ -71,11 +71,12 @@ def load_weights(place: Place, config: Any, dtype: torch.dtype, options: dict[st
         if place.local:
             check_folder(Path(name))
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             name, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **source, **options
         )
     except Exception as error:  # So may weights.
         raise InputError(f"cannot load the weights of {name}: {first_line(error)}; {_advice(error)}.") from error
+    model, report = loaded
     _require_whole(name, report)
     return model
 
