@@ -3,7 +3,6 @@
 from typing import Literal
 
 import numpy as np
-from scipy.stats import rankdata
 
 from inversion.errors import InputError
 
@@ -50,9 +49,15 @@ def response_rho(
     if len(x) < MIN_POINTS or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
     if method == "spearman":
-        x, y = rankdata(x), rankdata(y)
+        x, y = _ranks(x), _ranks(y)
     x, y = _unit_vector(x), _unit_vector(y)
     return float(np.clip(x @ y, -1.0, 1.0))
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Return ranks from 1, ties sharing their mean: what scipy's rankdata does, without its cost per call."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[place]
 
 
 def _unit_vector(values: np.ndarray) -> np.ndarray:

@@ -133,7 +133,8 @@ class SeamTrainer(GRPOTrainer):
     def _tokenize_prompts(self, prompts: list) -> Any:
         if all(isinstance(prompt, str) for prompt in prompts):
             # As the probe does it, so that training and measuring see the same tokens.
-            return [prompt_ids(self.processing_class, prompt) for prompt in prompts], None, {}
+            known = {prompt: prompt_ids(self.processing_class, prompt) for prompt in set(prompts)}
+            return [list(known[prompt]) for prompt in prompts], None, {}
         return super()._tokenize_prompts(prompts)
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
