@@ -12,6 +12,7 @@ from inversion.corrpo.signals import PROJECTIONS, Exact, LastLayer, Signal
 from inversion.errors import InputError
 
 SIGNALS = ("last", "exact")
+SCOPES = ("micro_batch", "rollout")
 CONTROLS = ("none", "shuffled", "filler")
 
 
@@ -55,8 +56,14 @@ class CorrPOConfig(GRPOConfig):
         "none", "shuffled: rho is permuted within the group; filler: minus the share of one filler takes its place"
     )
 
+    covariance_over: str = _option(
+        "micro_batch", "where clip_cov and kl_cov choose tokens: micro_batch, as published, or rollout, the whole of it"
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.covariance_over not in SCOPES:
+            raise InputError(f"covariance_over {self.covariance_over!r} is not known; choose among {SCOPES}.")
         parse_forms(self.inversion_form)
         if self.inversion_control not in CONTROLS:
             raise InputError(f"inversion_control {self.inversion_control!r} is not known; choose among {CONTROLS}.")

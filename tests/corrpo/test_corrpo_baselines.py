@@ -2,6 +2,7 @@
 
 import math
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from inversion.corrpo.baselines import METHODS
 from inversion.corrpo.baselines.losses import (
     clip_cov_tokens,
     kl_cov_penalty,
+    kl_cov_tokens,
     nucleus_entropy,
     peak_entropy,
     siren_penalty,
@@ -66,15 +68,15 @@ def test_clip_cov_takes_tokens_between_the_bounds():
 
 def test_kl_cov_by_hand():
     old = LOG_PROBS + torch.tensor([[0.3, 0.1, -0.2], [0.4, 5.0, 5.0]])
-    one = kl_cov_penalty(LOG_PROBS, old, ADVANTAGES, MASK)
+    one = kl_cov_penalty(LOG_PROBS, old, kl_cov_tokens(LOG_PROBS, ADVANTAGES, MASK))
     torch.testing.assert_close(one, torch.tensor([[0.3, 0, 0], [0, 0, 0]]))
-    half = kl_cov_penalty(LOG_PROBS, old, ADVANTAGES, MASK, share=0.5)
+    half = kl_cov_penalty(LOG_PROBS, old, kl_cov_tokens(LOG_PROBS, ADVANTAGES, MASK, share=0.5))
     torch.testing.assert_close(half, torch.tensor([[0.3, 0, 0.2], [0, 0, 0]]))
 
 
 def test_kl_cov_does_nothing_with_one_update_a_rollout():
     log_probs = LOG_PROBS.clone().requires_grad_()
-    penalty = kl_cov_penalty(log_probs, log_probs.detach(), ADVANTAGES, MASK, share=1.0)
+    penalty = kl_cov_penalty(log_probs, log_probs.detach(), kl_cov_tokens(log_probs, ADVANTAGES, MASK, share=1.0))
     penalty.sum().backward()
     assert penalty.sum() == 0
     assert log_probs.grad.count_nonzero() == 0
@@ -236,6 +238,42 @@ def test_kl_cov_adds_the_penalty_over_the_tokens(tmp_path):
     assert found - plain == pytest.approx(0.25, abs=1e-4)
     with pytest.raises(InputError, match="dapo"):
         make(KLCovTrainer, CorrPOConfig, tmp_path, loss_type="grpo")
+
+
+def test_tokens_are_chosen_in_the_whole_rollout_if_asked_to(tmp_path):
+    class Half(KLCovTrainer):
+        share = 0.5
+
+    class Seen(Half):
+        batches: ClassVar[list] = []
+
+        def batch_loss(self, model, inputs):
+            self.batches.append((self._chosen(None, inputs), self.token_mask(inputs).sum().item()))
+            return super().batch_loss(model, inputs)
+
+    def half(completion_ids, **_):
+        return [float(i % 2) for i, _ in enumerate(completion_ids)]
+
+    options = {"loss_type": "dapo", "num_iterations": 2, "per_device_train_batch_size": 4, "max_steps": 2}
+    trainer = make(
+        Seen,
+        CorrPOConfig,
+        tmp_path,
+        reward=half,
+        covariance_over="rollout",
+        gradient_accumulation_steps=2,
+        **options,
+    )
+    trainer.train()
+    first = Seen.batches[:2]
+    chosen, tokens = [int(c.sum()) for c, _ in first], [t for _, t in first]
+    # Half of all tokens, but not half of those of each micro-batch.
+    assert sum(chosen) == sum(tokens) // 2
+    assert chosen != [t // 2 for t in tokens]
+    with pytest.raises(InputError, match="num_iterations"):
+        make(KLCovTrainer, CorrPOConfig, tmp_path, loss_type="dapo", covariance_over="rollout")
+    with pytest.raises(InputError, match="choose among"):
+        CorrPOConfig(**settings(tmp_path, covariance_over="epoch"))
 
 
 def test_siren_is_grpo_until_the_entropy_moves(tmp_path):

@@ -46,20 +46,21 @@ def clip_cov_tokens(
     return chosen.view_as(log_probs)
 
 
-def kl_cov_penalty(
-    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor, *, share: float = 2e-3
-) -> Tensor:
-    """Return KL-Cov's penalty a token, (b, t), from arXiv 2505.22617.
-
-    It is the size of the log ratio on the top ``share`` of the tokens by covariance, and 0 elsewhere.
-
-    At least one token is chosen. With one update a rollout both policies are the same, and value and gradient are 0.
-    """
+def kl_cov_tokens(log_probs: Tensor, advantages: Tensor, mask: Tensor, *, share: float = 2e-3) -> Tensor:
+    """Choose the tokens that KL-Cov holds, (b, t), bool: the top ``share`` by covariance, at least one."""
     covariance = token_covariance(log_probs, advantages, mask).flatten()
     count = max(int(share * mask.sum().item()), 1)
-    chosen = torch.zeros_like(covariance)
-    chosen[covariance.topk(count).indices] = 1.0
-    return (log_probs - old_log_probs).abs() * chosen.view_as(log_probs) * mask
+    chosen = torch.zeros_like(covariance, dtype=torch.bool)
+    chosen[covariance.topk(count).indices] = True
+    return chosen.view_as(log_probs) & mask.bool()
+
+
+def kl_cov_penalty(log_probs: Tensor, old_log_probs: Tensor, chosen: Tensor) -> Tensor:
+    """Return KL-Cov's penalty a token, (b, t): the size of the log ratio at the chosen ones (arXiv 2505.22617).
+
+    With one update a rollout both policies are the same, and value and gradient are 0.
+    """
+    return (log_probs - old_log_probs).abs() * chosen
 
 
 def nucleus_entropy(logits: Tensor, nucleus: float = 0.8) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from inversion.corrpo.baselines.losses import (
     clip_cov_tokens,
     kl_cov_penalty,
+    kl_cov_tokens,
     nucleus_entropy,
     peak_entropy,
     siren_penalty,
@@ -30,7 +31,43 @@ def _per_token(advantages: Tensor) -> Tensor:
     return advantages[:, None] if advantages.ndim == 1 else advantages
 
 
-class ClipCovTrainer(CorrPOTrainer):
+class _CovarianceTrainer(CorrPOTrainer):
+    """Choose tokens by covariance: in each micro-batch, as published, or once in the whole rollout.
+
+    In the whole rollout covariances are those under the policy that wrote it, and centred on all of its tokens that
+    this process holds. A micro-batch is a small sample: what is a large covariance there depends on what else is in it.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        args_: Any = self.args
+        self._whole = args_.covariance_over == "rollout"
+        if self._whole and args_.gradient_accumulation_steps % (args_.steps_per_generation * self.num_iterations) == 0:
+            raise InputError(
+                "covariance_over rollout looks at the policy before its updates, which is kept where a rollout has "
+                "several; set num_iterations or steps_per_generation above 1."
+            )
+
+    def roll_out(self, inputs: list[Any]) -> dict[str, Any]:
+        """Write and score responses; choose tokens among all of them if asked to."""
+        batch = super().roll_out(inputs)
+        if self._whole and self.mode == "train":
+            old, advantages = batch["old_per_token_logps"], _per_token(batch["advantages"])
+            batch["chosen_tokens"] = self._choose(old, old, advantages, self.token_mask(batch))
+        return batch
+
+    def _chosen(self, log_probs: Tensor, inputs: dict[str, Any]) -> Tensor:
+        """Return the tokens chosen of a micro-batch, (b, t), bool."""
+        if "chosen_tokens" in inputs:
+            return inputs["chosen_tokens"]
+        advantages = _per_token(inputs["advantages"])
+        return self._choose(log_probs, _old(log_probs, inputs), advantages, self.token_mask(inputs))
+
+    def _choose(self, log_probs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class ClipCovTrainer(_CovarianceTrainer):
     """Clip-Cov: a few tokens of high covariance lose their gradient (arXiv 2505.22617)."""
 
     share, low, high = 2e-4, 1.0, 5.0
@@ -39,21 +76,15 @@ class ClipCovTrainer(CorrPOTrainer):
         """Drop the gradient of the chosen tokens."""
         log_probs, *rest = super().token_log_probs(*args, **options)
         if self.batch is not None:
-            chosen = clip_cov_tokens(
-                log_probs,
-                _old(log_probs, self.batch),
-                _per_token(self.batch["advantages"]),
-                self.token_mask(self.batch),
-                share=self.share,
-                low=self.low,
-                high=self.high,
-                clip=(self.epsilon_low, self.epsilon_high),
-            )
-            log_probs = torch.where(chosen, log_probs.detach(), log_probs)
+            log_probs = torch.where(self._chosen(log_probs, self.batch), log_probs.detach(), log_probs)
         return log_probs, *rest
 
+    def _choose(self, log_probs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
+        bounds = {"share": self.share, "low": self.low, "high": self.high}
+        return clip_cov_tokens(log_probs, old, advantages, mask, **bounds, clip=(self.epsilon_low, self.epsilon_high))
 
-class KLCovTrainer(CorrPOTrainer):
+
+class KLCovTrainer(_CovarianceTrainer):
     """KL-Cov: the tokens of highest covariance pay for leaving the old policy (arXiv 2505.22617).
 
     A no-op with one update a rollout; set ``num_iterations`` or ``steps_per_generation`` above 1.
@@ -70,13 +101,15 @@ class KLCovTrainer(CorrPOTrainer):
         """Add the penalty."""
         loss = super().batch_loss(model, inputs)
         log_probs = self.batch_log_probs
-        mask, advantages = self.token_mask(inputs), _per_token(inputs["advantages"])
-        penalty = kl_cov_penalty(log_probs, _old(log_probs, inputs), advantages, mask, share=self.share)
+        penalty = kl_cov_penalty(log_probs, _old(log_probs, inputs), self._chosen(log_probs, inputs))
         # TRL's own normalizer of this loss type: response tokens of the accumulation window.
         tokens = inputs["num_items_in_batch"].clamp(min=1.0) / self.accelerator.num_processes
         if self.mode == "train":
             tokens = tokens * self.accumulation / self.args.steps_per_generation  # pyright: ignore
         return loss + self.coefficient * penalty.sum() / tokens
+
+    def _choose(self, log_probs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
+        return kl_cov_tokens(log_probs, advantages, mask, share=self.share)
 
 
 class SirenTrainer(CorrPOTrainer):
