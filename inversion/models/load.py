@@ -15,6 +15,7 @@ from inversion.errors import InputError, first_line
 from inversion.models.adapter import base_of, merge_adapter
 from inversion.models.bridge import as_bridge, skeleton
 from inversion.models.checkpoint import Place, locate, refuse_quantised
+from inversion.models.spread import spread
 from inversion.models.weights import load_config, load_tokenizer, load_weights, provenance, random_model, require_causal
 
 DTYPES = {
@@ -36,6 +37,7 @@ def load_model(
     trust_remote_code: bool = False,
     random_weights: bool = False,
     seed: int = 0,
+    device_map: str | dict[str, Any] | None = None,
 ) -> TransformerBridge:
     """Return ``source`` as a ``TransformerBridge`` in evaluation mode.
 
@@ -53,6 +55,8 @@ def load_model(
         trust_remote_code: Run Python code that comes with the checkpoint. Off unless asked for.
         random_weights: Keep the architecture but draw new weights with ``seed``: the control model.
         seed: Seed of ``random_weights``.
+        device_map: Spread the model over the devices of this machine instead: ``"auto"``, or which module goes where;
+            see :func:`inversion.models.spread.spread`.
 
     Raises:
         InputError: Nothing is there, it is not a causal language model, its weights are pickled, quantised, damaged
@@ -72,7 +76,7 @@ def load_model(
         )
     model, found = load_checkpoint(
         source,
-        device,
+        device if device_map is None else "cpu",
         dtype,
         revision=revision,
         gguf_file=gguf_file,
@@ -80,6 +84,8 @@ def load_model(
         random_weights=random_weights,
         seed=seed,
     )
+    if device_map is not None:
+        model = spread(model, device_map)
     label = str(source) + (" (random weights)" if random_weights else "")
     return as_bridge(model, label, found if tokenizer is None else tokenizer)
 

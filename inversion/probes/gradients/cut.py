@@ -59,7 +59,8 @@ class CutGraph(Gradients):
         found = []
         for part in head_rows(len(self.targets), self.streams.vocabulary):
             rows = self.streams.leaving_rows(self.targets.positions[part]).requires_grad_()  # (n, d_model)
-            values = scalars(self.streams.head(rows), self.targets.token_ids[part], self.targets.quantity)
+            logits = self.streams.head(rows)
+            values = scalars(logits, self.targets.token_ids[part].to(logits.device), self.targets.quantity)
             # No position talks to another up here, so the gradient of the sum holds everybody's own.
             found += torch.autograd.grad(values.sum(), [rows])
         return torch.cat(found)
