@@ -86,10 +86,14 @@ class Probe:
     targets: int | None = option("draw this many tokens of each response", None, type=int)
     dtype: str = option("float32, float64, bfloat16 or float16", "float32", heading="the model")
     device: str = option("auto, cpu, cuda, ...", "auto")
+    device_map: str | None = option("auto spreads the model over this machine's GPUs", None, choices=("auto",))
     revision: str | None = option("branch, tag or commit of a hub model", None)
     gguf_file: str | None = option("GGUF file in the model's folder or repository; it is dequantised", None)
     random_weights: bool = option("keep the architecture, draw new weights: the control model", False)
     trust_remote_code: bool = option("run code that comes with the checkpoint", False)
+    dry_run: bool = option(
+        "print what it would take (memory, time, disk) and what other choices would; do nothing", False
+    )
     shard: int = option("responses stored together", 16, type=int, heading="large runs")
     workers: int | None = option("replicas of the model that measure at the same time, on Ray", None, type=int)
     ray_address: str | None = option("measure on this Ray cluster; auto finds the one of this machine", None)
@@ -114,13 +118,25 @@ class Probe:
         from transformers.utils.logging import disable_progress_bar
 
         from inversion.checking import write_command
+        from inversion.commands.dry_run import print_estimates
         from inversion.engine import Workers
         from inversion.measure import Measurement, measure_run
         from inversion.models import load_model
-        from inversion.preparation import Preparation
+        from inversion.preparation import Preparation, prepare
         from inversion.runs import summary
 
         disable_progress_bar()  # of loading weights, which takes no time; downloads still show theirs
+        measurement = Measurement(self.norms, self.layers, self.projections, self.quantity, self.targets)  # pyright: ignore[reportArgumentType]
+        preparation = Preparation(frame, self.too_long, self.think_tags, self._server())  # pyright: ignore[reportArgumentType]
+        if self.dry_run:
+            print_estimates(
+                lambda dtype: load_model(self.model, self.device, dtype, **self._loading()),
+                lambda model: prepare(model, problems, preparation).encoded,
+                measurement,
+                self.dtype,
+                self.max_new_tokens,
+            )
+            return
         workers = None
         if self.workers is not None or self.ray_address is not None:
             options = (self.ray_address, self.gpus_per_worker, self.threads_per_worker)
@@ -130,9 +146,9 @@ class Probe:
             problems,
             self.out,
             source=source,
-            measurement=Measurement(self.norms, self.layers, self.projections, self.quantity, self.targets),  # pyright: ignore[reportArgumentType]
+            measurement=measurement,
             generation=generation,
-            preparation=Preparation(frame, self.too_long, self.think_tags, self._server()),  # pyright: ignore[reportArgumentType]
+            preparation=preparation,
             seed=self.seed,
             overwrite=self.overwrite,
             batch=self.batch,
@@ -157,6 +173,7 @@ class Probe:
             "trust_remote_code": self.trust_remote_code,
             "random_weights": self.random_weights,
             "seed": self.seed,
+            "device_map": self.device_map,
         }
 
     def _source(self) -> "Source":
