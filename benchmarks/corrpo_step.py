@@ -25,6 +25,8 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from inversion import load_model
 from inversion.corrpo import CorrPOConfig, CorrPOTrainer, Exact, InversionReward, LastLayer
+from inversion.corrpo.direct import ENTROPY_FLOOR
+from inversion.corrpo.rho import response_rho
 from inversion.demo import MODELS, load_problems
 from inversion.responses import Generation, generate
 from inversion.scoring import scorer_for
@@ -139,6 +141,30 @@ def follow(options: argparse.Namespace) -> None:
         print(f"{name:28s} {found[both].mean():+9.2f} {agreement:19.2f} {seconds:8.2f}")
 
 
+def correlations(options: argparse.Namespace) -> None:
+    """Say how well correlations that have a gradient follow Spearman's, from response to response."""
+    bridge = load_model(options.model)
+    model: Any = AutoModelForCausalLM.from_pretrained(MODELS.get(options.model, options.model), dtype=torch.float32)
+    prompts = [bridge.tokenizer(problem["prompt"])["input_ids"] for problem in load_problems()]
+    responses = [ids for ids, _ in generate(bridge, prompts, Generation(1.0, options.tokens), seed=0)]
+    found: dict[str, list[float]] = {"Spearman": [], "Pearson": [], "Pearson on logarithms": []}
+    for strength, bits, ids in LastLayer()(model, prompts, responses):
+        values = (
+            response_rho(strength, bits, ids, min_tokens=8),
+            response_rho(strength, bits, ids, "pearson", min_tokens=8),
+            response_rho(np.log(strength), np.log(bits + ENTROPY_FLOOR), ids, "pearson", min_tokens=8),
+        )
+        if None not in values:
+            for column, value in zip(found.values(), values, strict=True):
+                column.append(value)
+    print(f"\n{options.model}, last layer's q and o, {len(found['Spearman'])} responses")
+    print(f"{'correlation':24s} {'mean':>6s} {'Spearman with rho':>18s} {'mean distance':>14s}")
+    rho = np.array(found["Spearman"])
+    for name, column in found.items():
+        apart = np.abs(np.array(column) - rho).mean()
+        print(f"{name:24s} {np.mean(column):+6.2f} {spearmanr(rho, column).statistic:18.2f} {apart:14.2f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="slow")
@@ -149,8 +175,12 @@ def main() -> None:
     parser.add_argument(
         "--checkpointing", action="store_true", help="activation checkpointing, as TRL has it by default"
     )
-    parser.add_argument("--only", choices=("time", "default", "follow"), help="one table; default: the first two rows")
+    parser.add_argument(
+        "--only", choices=("time", "default", "follow", "correlations"), help="one table; default: the first two rows"
+    )
     options = parser.parse_args()
+    if options.only == "correlations":
+        return correlations(options)
     if options.only != "follow":
         time_steps(options)
     if options.only in (None, "follow"):

@@ -6,7 +6,7 @@ through the weights, so that it can be set, up or down or to a value, and nothin
 For every response the term takes Pearson's correlation of log S and log H over its tokens: S is the exact strength of
 the last layer's q and o, as in :class:`~inversion.corrpo.LastLayer`, and H the entropy at temperature 1. Both stretch
 over orders of magnitude and are positive. On the logarithms Pearson's correlation follows Spearman's, which has no
-gradient; on the raw numbers a few large ones would decide (``benchmarks/corrpo_step.py --only follow`` compares them).
+gradient; on the raw numbers a few large ones would decide (``benchmarks/corrpo_step.py --only correlations``).
 
 S holds a gradient already, so the term's gradient is of second order. It is taken in the graph that the loss has made:
 one backward pass through the last layer, kept differentiable, and no further forward pass.
@@ -26,8 +26,9 @@ from inversion.corrpo.policy import last_projections, without_wrapper
 from inversion.errors import InputError
 from inversion.hooks import hooks
 
-ENTROPY_FLOOR = 1e-3
-"""Bits added to H before its logarithm is taken: float32 does not tell a nearly certain token from a certain one."""
+ENTROPY_FLOOR = 1e-4
+"""Bits added to H before its logarithm is taken. In float32 an entropy is off by about 1e-6 bits times the size of the
+logits, and the logarithm would blow that up at nearly certain tokens; ten times more follows Spearman's rho less."""
 ROWS_AT_ONCE = 512
 """Tokens whose logits are formed at once where the trainer's own entropies cannot be used."""
 TERMS = ("rho", "strength")

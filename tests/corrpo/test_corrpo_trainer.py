@@ -244,6 +244,14 @@ def test_shuffled_control_keeps_the_values_of_each_group(tmp_path):
     assert torch.equal(batches[0].sort(1).values, batches[1].sort(1).values)
 
 
+def test_the_filler_control_takes_the_place_of_rho(tmp_path):
+    options = {"inversion_form": "additive", "inversion_weight": 2.0, "inversion_control": "filler"}
+    trainer = make(CorrPOTrainer, CorrPOConfig, tmp_path, **options)
+    inputs, prompts, _, ids = fixed_batch(trainer, 4)
+    texts = ["So 3\nThen 4\nSo 5\nNext 6", "Then 1", "1 + 2", "so so"]
+    assert trainer._calculate_rewards(inputs, prompts, texts, ids)[:, 1].tolist() == [1, 0, 0, 2]
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
