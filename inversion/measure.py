@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -118,14 +119,24 @@ class Plan:
             return Piece({**row, "error": first_line(error)}, None)
         except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
             return Piece({**row, "error": f"no norm of its gradients can be computed: {first_line(error)}"}, None)
+        row = {**row, "not_finite": capture.attrs["not_finite"]}
         return Piece(row, token_table(capture, row, self.manifest))
 
     def _probe(self, model: TransformerBridge, prompt: list[int], response: Written) -> xr.Dataset:
         if not response.ids:
             raise InputError("it has no token, since the logits behind its prompt are not finite numbers")
         sampling = None if response.ended == "given" else self.generation
-        capture = probe(model, prompt, response.ids, **asdict(self.measurement), seed=self.seed, generation=sampling)
-        _require_finite(capture)
+        with warnings.catch_warnings():
+            # Counted in the run instead, response by response.
+            warnings.filterwarnings("ignore", ".*not finite numbers, recorded as NaN", UserWarning)
+            capture = probe(
+                model, prompt, response.ids, **asdict(self.measurement), seed=self.seed, generation=sampling
+            )
+        if capture.attrs["not_finite"] == capture.sizes["token"]:
+            raise InputError(
+                "none of its tokens has finite readings, since the model's weights are broken or its numbers too large "
+                f"for {capture.attrs['dtype']}"
+            )
         if sampling is None and not self.generation.plain:
             # All tables of a run have the same columns; how a given response was sampled is not known.
             capture["sampled_entropy_bits"] = ("token", np.full(capture.sizes["token"], np.nan))
@@ -231,22 +242,6 @@ def _check_options(batch: int, shard: int, part: tuple[int, int] | None, log: st
         raise InputError(f"part is {part[0]}/{part[1]}; give i/n with i from 1 to n.")
     if log not in LOG_FORMATS:
         raise InputError(f"log format {log!r} is not known; choose among {', '.join(LOG_FORMATS)}.")
-
-
-def _require_finite(capture: xr.Dataset) -> None:
-    """Make sure that every reading is a number.
-
-    ``layer_entropy_bits`` may be NaN where the lens does not apply to an architecture; that is another matter.
-    """
-    for name, values in capture.data_vars.items():
-        if values.dtype.kind == "f" and name != "layer_entropy_bits":
-            bad = np.logical_not(np.isfinite(values.values).reshape(len(values), -1).all(1))
-            if bad.any():
-                raise InputError(
-                    f"{name} is not a finite number at {bad.sum()} of {len(bad)} tokens, first at token "
-                    f"{int(capture.position[bad][0])}; the model overflows in {capture.attrs['dtype']}, or its weights "
-                    "are damaged."
-                )
 
 
 def _manifest(

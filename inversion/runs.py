@@ -10,6 +10,7 @@ measured already are kept in the hidden folder ``.unfinished``, which a complete
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -26,6 +27,8 @@ import xarray as xr
 from inversion.errors import InputError, first_line
 from inversion.files import claim, holds, is_housekeeping, put
 from inversion.stored import StoredLists, as_texts, row_groups
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "run.json"
 FORMAT = "inversion-run/2"
@@ -62,6 +65,7 @@ RESPONSE_SCHEMA = pa.schema(
         "n_tokens": pa.int32(),
         "prompt_token_ids": pa.list_(pa.int32()),
         "response_token_ids": pa.list_(pa.int32()),
+        "not_finite": pa.int32(),
         "error": pa.string(),
     }
 )
@@ -124,6 +128,7 @@ class RunWriter:
             "responses": len(pieces),
             "unmeasured": sum(piece.row.get("error") is not None for piece in pieces),
             "tokens": len(tables[0]),
+            "not_finite": sum(piece.row.get("not_finite") or 0 for piece in pieces),
             "threads": threads,
             "manifest": self._manifest_sum,
             "files": files,
@@ -189,6 +194,8 @@ def summary(folder: str | os.PathLike[str]) -> str:
         reasons = load_responses(folder).error.dropna().value_counts()
         text += f"; {unmeasured} of {there} responses could not be measured, {reasons.iloc[0]} of them: "
         text += str(reasons.index[0]).rstrip(".")
+    if broken := sum(record["not_finite"] for record in standing):
+        text += f"; {broken} tokens have readings that are not finite numbers"
     return f"{text}; see it with: inversion stats {folder}" if there else text
 
 
@@ -211,7 +218,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     try:
         record = json.loads(path.read_bytes())
-        counts = {name: int(record[name]) for name in ("responses", "unmeasured", "tokens")}
+        counts = {name: int(record[name]) for name in ("responses", "unmeasured", "tokens", "not_finite")}
         return {**record, **counts, "files": dict(record["files"])}
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise InputError(f"{path} is damaged; {_repair(path.parent)}.") from error
@@ -300,9 +307,24 @@ def _dataset(folder: str | os.PathLike[str], manifest: dict[str, Any]) -> xr.Dat
         "versions": manifest["versions"],
         "responses": manifest["responses"],
         "complete": len(responses) == manifest["responses"]["count"],
+        "not_finite": sum(responses["not_finite"].drop_null().to_pylist()),
         "unmeasured": int(responses["error"].is_valid().to_numpy(zero_copy_only=False).sum()),
     }
+    _tell(folder, attributes, responses)
     return xr.Dataset(variables, coords, attributes)
+
+
+def _tell(folder: str | os.PathLike[str], attributes: dict[str, Any], responses: pa.Table) -> None:
+    """Warn of what a run does not hold: nothing is left out of statistics in silence."""
+    if not attributes["complete"]:
+        there, count = len(responses), attributes["responses"]["count"]
+        logger.warning("%s is unfinished: it has %d of %d responses so far", folder, there, count)
+    if attributes["unmeasured"]:
+        reasons = [reason for reason in responses["error"].to_pylist() if reason]
+        words = (attributes["unmeasured"], len(responses), folder, reasons[0])
+        logger.warning("%d of %d responses of %s could not be measured and are left out; the first: %s", *words)
+    if attributes["not_finite"]:
+        logger.warning("%d tokens of %s have readings that are not finite numbers", attributes["not_finite"], folder)
 
 
 def sampling_note(run: xr.Dataset) -> str:
@@ -324,6 +346,7 @@ def load_responses(folder: str | os.PathLike[str]) -> pd.DataFrame:
     """Load what a run's responses are: prompt, text, answer, score and length, one row each.
 
     ``error`` is None, or says why a response could not be measured; such a response has no tokens in the run.
+    ``not_finite`` counts tokens of which a reading is no finite number.
     """
     read_manifest(folder)
     return _read(folder, "responses").to_pandas().set_index("response")

@@ -253,7 +253,7 @@ def test_a_damaged_record_of_a_shard_is_named(finished, tmp_path, damage):
         inversion.load_run(tmp_path / "run")
 
 
-def test_a_run_may_be_renamed_linked_to_and_have_a_gap(finished, tmp_path):
+def test_a_run_may_be_renamed_linked_to_and_have_a_gap(finished, tmp_path, caplog):
     shutil.copytree(finished, tmp_path / "other name")
     (tmp_path / "link").symlink_to(tmp_path / "other name")
     assert inversion.load_run(tmp_path / "link").identical(inversion.load_run(finished))
@@ -261,4 +261,5 @@ def test_a_run_may_be_renamed_linked_to_and_have_a_gap(finished, tmp_path):
         path.unlink()
     run = inversion.load_run(tmp_path / "link")
     assert not run.attrs["complete"]
+    assert f"link is unfinished: it has {len(PROBLEMS) - SHARD} of {len(PROBLEMS)} responses so far" in caplog.text
     assert set(run.response.values) == {*range(SHARD), *range(2 * SHARD, len(PROBLEMS))}

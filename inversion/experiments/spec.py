@@ -185,7 +185,7 @@ def read_fields(config: str) -> dict[str, Any]:
     except (UnicodeDecodeError, OSError) as error:
         raise InputError(f"cannot read {path}: {first_line(error)}; write it as UTF-8 text.") from error
     values = _parse(text, str(path))
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise InputError(f"{path} holds no fields; write lines such as max_steps: 100.")
     return values
 

@@ -13,7 +13,7 @@ from inversion.engine import ShardError
 from inversion.files import owned
 from inversion.measure import measure_run
 from inversion.responses import Generation, Problem
-from inversion.runs import RunWriter
+from inversion.runs import RunWriter, summary
 
 PROBLEMS = [Problem(f"{a} + {b} =", scorer=lambda text: float(len(text))) for a in range(1, 5) for b in range(1, 6)]
 OPTIONS = {"generation": Generation(max_new_tokens=5), "batch": 4, "shard": 3}
@@ -131,7 +131,9 @@ def test_a_shard_that_fails_does_not_stop_the_others(bridge, finished, tmp_path,
     assert contents(measure_run(bridge, PROBLEMS, tmp_path / "run", **OPTIONS)) == contents(finished)
 
 
-def test_a_response_that_cannot_be_measured_is_recorded_and_counted(bridge, finished, tmp_path, probing, capsys):
+def test_a_response_that_cannot_be_measured_is_recorded_and_counted(
+    bridge, finished, tmp_path, probing, capsys, caplog
+):
     _, actions = probing
     actions[2] = raises(InputError("too long"))
     actions[4] = raises(torch.OutOfMemoryError("CUDA out of memory. Tried\nto allocate"))
@@ -139,6 +141,8 @@ def test_a_response_that_cannot_be_measured_is_recorded_and_counted(bridge, fini
     run, responses = inversion.load_run(folder), inversion.load_responses(folder)
     assert run.attrs["complete"]
     assert run.attrs["unmeasured"] == 2
+    assert "2 of 20 responses" in caplog.text
+    assert "could not be measured and are left out; the first: too long" in caplog.text
     assert responses.error.dropna().to_dict() == {1: "too long", 3: "CUDA out of memory. Tried"}
     assert set(range(len(PROBLEMS))) - set(run.response.values.tolist()) == {1, 3}
     events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
@@ -154,8 +158,27 @@ def test_a_model_that_gives_no_numbers_measures_nothing_and_says_so(checkpoint, 
     problems = [Problem("1 + 2 =", "3 + 4"), Problem("2 + 2 =", "4 + 5")]
     folder = measure_run(model, problems, tmp_path / "run")
     responses = inversion.load_responses(folder)
-    assert responses.error.str.contains("no norm of its gradients can be computed").all()
+    assert responses.error.str.contains("none of its tokens has finite readings").all()
     assert inversion.load_run(folder).sizes["token"] == 0
+
+
+def test_tokens_without_finite_readings_are_kept_and_counted(bridge, finished, tmp_path, monkeypatch, caplog):
+    original = measure.probe
+
+    def breaks_at_the_second_token(*arguments, **options):
+        capture = original(*arguments, **options)
+        capture.entropy_bits[1] = math.nan
+        return capture.assign_attrs(not_finite=1)
+
+    monkeypatch.setattr(measure, "probe", breaks_at_the_second_token)
+    problems = [Problem(f"{a} + 2 =", "3 + 4") for a in range(3)]
+    folder = measure_run(bridge, problems, tmp_path / "run", **OPTIONS)
+    run, responses = inversion.load_run(folder), inversion.load_responses(folder)
+    assert responses.error.isna().all()
+    assert responses.not_finite.tolist() == [1, 1, 1]
+    assert np.isnan(run.entropy_bits).sum() == run.attrs["not_finite"] == 3
+    assert "3 tokens of" in caplog.text
+    assert "3 tokens have readings that are not finite numbers" in summary(folder)
 
 
 def test_json_lines_tell_of_every_shard_and_plain_lines_have_no_control_characters(bridge, tmp_path, capsys):

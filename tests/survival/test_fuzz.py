@@ -8,7 +8,7 @@ from contextlib import suppress
 import pandas as pd
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import inversion
@@ -78,6 +78,7 @@ def test_prompts_of_any_json(tmp_path, rows, whole):
 
 
 @FEW
+@example(content="?")
 @given(content=TEXTS | VALUES.map(lambda value: yaml.safe_dump(value, allow_unicode=True)) | st.binary(max_size=60))
 def test_configurations_of_any_content(tmp_path, content):
     path = tmp_path / "config.yaml"
