@@ -11,8 +11,8 @@ import xarray as xr
 from inversion.errors import InputError
 from inversion.tokens import (
     LABELS,
-    UNITS,
-    Quantity,
+    READING_UNITS,
+    Reading,
     figure_text,
     limits_of,
     one_response,
@@ -69,7 +69,7 @@ class TokenDisplay:
 
     texts: tuple[str, ...]
     details: tuple[str, ...]
-    quantity: Quantity
+    quantity: Reading
     limits: tuple[float, float]
 
     def __repr__(self) -> str:
@@ -136,10 +136,10 @@ def show_tokens(
     )
 
 
-def _details(capture: xr.Dataset, quantity: Quantity) -> list[str]:
+def _details(capture: xr.Dataset, quantity: Reading) -> list[str]:
     """What hovering over each token says: its place, the chosen quantity, then the other readings."""
     columns: list[tuple[str, Any, str]] = [(quantity.label, quantity.values, quantity.unit)]
-    for name, unit in UNITS.items():
+    for name, unit in READING_UNITS.items():
         if name in capture and LABELS[name] != quantity.label:
             columns.append((LABELS[name], capture[name].values, unit))
     positions = capture["position"].values if "position" in capture else np.arange(capture.sizes["token"])

@@ -10,14 +10,14 @@ import xarray as xr
 from inversion.errors import InputError
 from inversion.statistics.strengths import check_run, column, has_grid, strength, strength_norms
 
-UNITS = {"entropy_bits": "bits", "surprisal_bits": "bits", "logit_space": ""}
+READING_UNITS = {"entropy_bits": "bits", "surprisal_bits": "bits", "logit_space": ""}
 LABELS = {"entropy_bits": "token entropy", "surprisal_bits": "surprisal", "logit_space": "logit-space strength |e − p|"}
 # Signs for characters that leave no mark of their own on paper.
 SIGNS = {"\n": "↵", "\t": "⇥", "\r": "␍"}
 
 
 @dataclass(frozen=True)
-class Quantity:
+class Reading:
     """One number a token, (n,), with a name and a unit for legends; NaN where it was not measured."""
 
     values: np.ndarray
@@ -30,7 +30,7 @@ def quantity_of(
     by: str = "entropy_bits",
     layer: int | Sequence[int] | None = None,
     projection: str | Sequence[str] | None = None,
-) -> Quantity:
+) -> Reading:
     """Read what to colour tokens by.
 
     Args:
@@ -47,13 +47,13 @@ def quantity_of(
         layers = [layer] if isinstance(layer, int) else layer
         values, used, projections = strength(capture, by, layers, projection)
         where = f"layer {used[0]}" if len(used) == 1 else f"mean of {len(used)} layers"
-        return Quantity(values, f"{by} norm, {where}, {''.join(projections)}", "logit per weight")
-    if by not in UNITS or by not in capture:
-        known = [name for name in (*UNITS, *strength_norms(capture)) if name in capture]
+        return Reading(values, f"{by} norm, {where}, {''.join(projections)}", "logit per weight")
+    if by not in READING_UNITS or by not in capture:
+        known = [name for name in (*READING_UNITS, *strength_norms(capture)) if name in capture]
         raise InputError(f"tokens cannot be coloured by {by!r}; choose among {', '.join(dict.fromkeys(known))}.")
     if layer is not None or projection is not None:
         raise InputError(f"{by} has no layers or projections; leave them out or choose a norm.")
-    return Quantity(column(capture, by).astype(float), LABELS[by], UNITS[by])
+    return Reading(column(capture, by).astype(float), LABELS[by], READING_UNITS[by])
 
 
 def one_response(capture: xr.Dataset, response: int | None = None) -> xr.Dataset:

@@ -7,7 +7,7 @@ import xarray as xr
 import inversion
 from inversion import InputError
 from inversion.display import DARK, LIGHT, TokenDisplay
-from inversion.tokens import Quantity, limits_of, shares, visible
+from inversion.tokens import Reading, limits_of, shares, visible
 
 TEXTS = ["<b>", " ", "\n", "a\"&'", "\u202e", "", "</span>"]
 
@@ -114,7 +114,7 @@ def test_text_stands_out_from_every_colour(theme):
 def test_plain_text_has_the_tokens_and_the_legend():
     text = repr(inversion.show_tokens(capture(["a", "\n", "b"])))
     assert text == "3 tokens by token entropy, 0 to 0.5 bits\na↵b"
-    long = TokenDisplay(("x" * 3000,), ("",), Quantity(np.zeros(1), "q", ""), (0.0, 1.0))
+    long = TokenDisplay(("x" * 3000,), ("",), Reading(np.zeros(1), "q", ""), (0.0, 1.0))
     assert repr(long).endswith("x…")
 
 

@@ -5,7 +5,7 @@ import re
 import string
 
 from inversion.critique.cases import Case
-from inversion.demo.tasks import EQUALS, LEAVING, Problem, chain_of_thought, mixed_problems
+from inversion.demo.tasks import EQUALS, LEAVING, DemoProblem, chain_of_thought, mixed_problems
 from inversion.scoring import scorer_for
 
 _TOTAL = re.compile("(?:" + "|".join(map(re.escape, EQUALS)) + r")(-?\d+)")
@@ -13,7 +13,7 @@ _CHOSEN = re.compile(r"(?:take|pick) (\S+)")
 _LEFT = re.compile(re.escape(LEAVING) + "(.+)")
 
 
-def inject_error(problem: Problem, rng: random.Random) -> Case:
+def inject_error(problem: DemoProblem, rng: random.Random) -> Case:
     """Work a problem out up to some step and make the result of that step wrong.
 
     A sum's running total is off by 1 to 3; of a sorting step the number chosen, or one of those left, is; of a spelling

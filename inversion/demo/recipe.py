@@ -28,7 +28,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from inversion.demo.tasks import (
     TASKS,
-    Problem,
+    DemoProblem,
     Style,
     distinct_problems,
     mixed_problems,
@@ -133,7 +133,7 @@ def batches(tokenizer: PreTrainedTokenizerBase, training: Training, start: int =
 
 
 def _encode(
-    tokenizer: PreTrainedTokenizerBase, problem: Problem, style: Style, rng: random.Random
+    tokenizer: PreTrainedTokenizerBase, problem: DemoProblem, style: Style, rng: random.Random
 ) -> tuple[list[int], list[int]]:
     """Return the ids of a prompt and of its response, which ends with the end-of-sequence token."""
     response = response_for(problem, style, rng)
@@ -246,7 +246,7 @@ def respond(
 def evaluate(
     model: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
-    problems: Sequence[Problem],
+    problems: Sequence[DemoProblem],
     temperature: float,
     seed: int = 0,
     batch_size: int = 250,
@@ -274,7 +274,7 @@ def train_and_save(
     model: LlamaForCausalLM,
     training: Training,
     folder: Path,
-    problems: Sequence[Problem],
+    problems: Sequence[DemoProblem],
     keep: Mapping[int, Path] | None = None,
 ) -> dict[str, Any]:
     """Train, measure on held-out problems, and write a Hugging Face folder with its ``training.json``.
@@ -298,7 +298,7 @@ def train_and_save(
 
 
 def save(
-    model: LlamaForCausalLM, training: Training, folder: Path, problems: Sequence[Problem], facts: Mapping[str, Any]
+    model: LlamaForCausalLM, training: Training, folder: Path, problems: Sequence[DemoProblem], facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Measure a model on held-out problems and write it with its ``training.json``; return what that says.
 

@@ -39,7 +39,7 @@ _DATASETS: dict[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class DemoProblem:
     """One prompt with its right answer, both in reasoning-gym's own words."""
 
     task: str
@@ -56,7 +56,7 @@ def is_held_out(prompt: str) -> bool:
     return int.from_bytes(digest[:8], "big") % _HELD_OUT_ONE_IN == 0
 
 
-def problem_stream(task: str, split: Split, seed: int | str) -> Iterator[Problem]:
+def problem_stream(task: str, split: Split, seed: int | str) -> Iterator[DemoProblem]:
     """Yield problems of one task and split without end; prompts may repeat.
 
     The stream depends on ``task``, ``split`` and ``seed`` alone.
@@ -67,12 +67,12 @@ def problem_stream(task: str, split: Split, seed: int | str) -> Iterator[Problem
     while True:
         item = dataset[indices.getrandbits(48)]
         if is_held_out(item["question"]) == (split == "held_out"):
-            yield Problem(task, item["question"], item["answer"])
+            yield DemoProblem(task, item["question"], item["answer"])
 
 
-def distinct_problems(task: str, split: Split, n: int, seed: int | str) -> list[Problem]:
+def distinct_problems(task: str, split: Split, n: int, seed: int | str) -> list[DemoProblem]:
     """Return ``n`` problems of one task and split whose prompts all differ."""
-    found: dict[str, Problem] = {}
+    found: dict[str, DemoProblem] = {}
     for problem in problem_stream(task, split, seed):
         found.setdefault(problem.prompt, problem)
         if len(found) == n:
@@ -80,7 +80,7 @@ def distinct_problems(task: str, split: Split, n: int, seed: int | str) -> list[
     return list(found.values())
 
 
-def mixed_problems(split: Split, n: int, seed: int | str) -> list[Problem]:
+def mixed_problems(split: Split, n: int, seed: int | str) -> list[DemoProblem]:
     """Return ``n`` distinct problems that take turns between the tasks."""
     per_task = [distinct_problems(task, split, -(-n // len(TASKS)), seed) for task in TASKS]
     return [problem for turn in zip(*per_task, strict=True) for problem in turn][:n]
@@ -102,7 +102,7 @@ def _dataset(task: str) -> Any:
     return _DATASETS[task]
 
 
-def response_for(problem: Problem, style: Style, rng: random.Random) -> str:
+def response_for(problem: DemoProblem, style: Style, rng: random.Random) -> str:
     """Write the response a model is trained on: the bare answer, or the answer after a chain of thought."""
     answer = f"<answer>{problem.answer}</answer>"
     if style == "direct":
@@ -110,7 +110,7 @@ def response_for(problem: Problem, style: Style, rng: random.Random) -> str:
     return f"<think>{chain_of_thought(problem, rng)}</think>{answer}"
 
 
-def chain_of_thought(problem: Problem, rng: random.Random) -> str:
+def chain_of_thought(problem: DemoProblem, rng: random.Random) -> str:
     """Work a problem out step by step, one line a step.
 
     ``rng`` picks the words that are free to vary; every other token follows from the prompt.

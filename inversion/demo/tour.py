@@ -14,7 +14,7 @@ from inversion.statistics import Correlation, correlate
 from inversion.tables import text_table
 
 MAX_NEW_TOKENS = 200
-COLUMNS = ("model", "right", "tokens", "bits", "rho, positions", "rho, token types", "|e - p|, positions")
+HEADINGS = ("model", "right", "tokens", "bits", "rho, positions", "rho, token types", "|e - p|, positions")
 
 
 def tour(out: str, *, overwrite: bool = False, seed: int = 0) -> None:
@@ -35,7 +35,7 @@ def tour(out: str, *, overwrite: bool = False, seed: int = 0) -> None:
         runs[name] = load_run(path)
         results[name] = correlate(runs[name])
         rows.append(_table_row(name, path, runs[name], results[name]))
-    print(text_table(COLUMNS, rows))
+    print(text_table(HEADINGS, rows))
     print(
         "rho: Spearman correlation of token entropy with the nuclear norm of the logit's gradient, mean over layers\n"
         "and projections, with its 95 % interval over responses. |e - p| is the control that follows entropy almost\n"

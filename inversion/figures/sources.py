@@ -14,7 +14,7 @@ Table = Any
 """A pandas DataFrame. Its own annotations leave open whether a selection is a table, a column or a cell."""
 KEYS = ("seed", "stage", "step")
 NUMBERS = ("estimate", "low", "high")
-COLUMNS: dict[str, tuple[str, ...]] = {
+NEEDED: dict[str, tuple[str, ...]] = {
     "lineage": (*KEYS, "texts", "norm", "unit", "control", *NUMBERS, "accuracy"),
     "layers": (*KEYS, "layer", "projection", *NUMBERS, "q_value"),
     "comparison": ("method", "seed", "when", "accuracy", "rho_position", "rho_token_type"),
@@ -36,7 +36,7 @@ class Sources:
     """What there is to draw.
 
     runs: folder of each run, by the name that figures give it.
-    tables: those of ``COLUMNS`` that were found.
+    tables: those of ``NEEDED`` that were found.
     norm, resamples, seed: How the runs' own statistics are made; tables are as they are, cut to the norm.
     """
 
@@ -78,7 +78,7 @@ def read_sources(
             raise InputError(f"there is no folder {folder}; give folders of runs, of a lineage or of a comparison.")
         named, read = _runs_in(folder), _tables_in(folder)
         if not named and not read:
-            known = ", ".join(f"{name}.csv" for name in COLUMNS)
+            known = ", ".join(f"{name}.csv" for name in NEEDED)
             raise InputError(f"{folder} holds no run and no {known}; give a folder that inversion has written.")
         twice = set(tables) & set(read)
         if twice:
@@ -107,7 +107,7 @@ def _tables_in(folder: Path) -> dict[str, Table]:
     import pandas as pd
 
     found = {}
-    for name, columns in COLUMNS.items():
+    for name, columns in NEEDED.items():
         path = folder / f"{name}.csv"
         if not path.is_file():
             continue

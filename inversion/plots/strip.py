@@ -9,7 +9,7 @@ import xarray as xr
 
 from inversion.errors import InputError
 from inversion.plots.style import PAGE_INCHES, axes_or_new, house_style_alone, ink_on
-from inversion.tokens import Quantity, limits_of, one_response, quantity_of, texts_of, visible
+from inversion.tokens import Reading, limits_of, one_response, quantity_of, texts_of, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +28,7 @@ class TokenStrip:
     pieces: tuple[str, ...]
     columns: np.ndarray
     lines: np.ndarray
-    quantity: Quantity
+    quantity: Reading
 
     @property
     def n_lines(self) -> int:

@@ -11,21 +11,21 @@ from inversion import InputError
 from inversion.critique import Case, judge, rates, read_cases
 from inversion.critique.judging import Verdict, interval
 from inversion.critique.mistakes import inject_error
-from inversion.demo.tasks import Problem, chain_of_thought
+from inversion.demo.tasks import DemoProblem, chain_of_thought
 from inversion.demo.tokenizer import build_tokenizer
 from inversion.scoring import scorer_for
 
 DATA = next((p for parent in Path(__file__).parents if (p := parent / "shared" / "data").is_dir()), Path("shared/data"))
 PROBLEMS = {
-    "chain_sum": Problem(
+    "chain_sum": DemoProblem(
         "chain_sum", "State the final answer to the following arithmetic problem: 12 - 37 + 5 =", "-20"
     ),
-    "number_sorting": Problem(
+    "number_sorting": DemoProblem(
         "number_sorting",
         "Sort these numbers in descending order: 14.0, -49.0, 3.0\nPlease follow the instruction below:",
         "['14.0', '3.0', '-49.0']",
     ),
-    "spell_backward": Problem("spell_backward", "Spell this word backward (example: sun -> nus): Cat", "taC"),
+    "spell_backward": DemoProblem("spell_backward", "Spell this word backward (example: sun -> nus): Cat", "taC"),
 }
 SUM = PROBLEMS["chain_sum"]
 

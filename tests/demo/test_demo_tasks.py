@@ -16,7 +16,7 @@ from inversion.demo.tasks import (
     LEAVING,
     TAKES,
     TASKS,
-    Problem,
+    DemoProblem,
     chain_of_thought,
     distinct_problems,
     is_held_out,
@@ -176,7 +176,7 @@ def test_distinct_and_mixed_problems():
     assert len({problem.prompt for problem in problems}) == 300
     mixed = mixed_problems("held_out", 10, 0)
     assert [problem.task for problem in mixed] == [*TASKS, *TASKS, *TASKS, next(iter(TASKS))]
-    assert all(isinstance(problem, Problem) and is_held_out(problem.prompt) for problem in mixed)
+    assert all(isinstance(problem, DemoProblem) and is_held_out(problem.prompt) for problem in mixed)
 
 
 def test_unknown_task_and_missing_package_are_bad_input(monkeypatch):

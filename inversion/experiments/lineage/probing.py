@@ -72,7 +72,7 @@ def references(problems: list[Problem], style: demo.Style) -> list[Problem]:
     """Give every demo problem a worked response, its end token included, which depends on prompt and style alone."""
     worked = []
     for problem in problems:
-        known = demo.Problem(problem.task, problem.prompt, problem.answer or "")
+        known = demo.DemoProblem(problem.task, problem.prompt, problem.answer or "")
         text = demo.response_for(known, style, random.Random(f"reference/{problem.prompt}"))
         worked.append(replace(problem, response=text + EOS))
     return worked
