@@ -27,7 +27,7 @@ class SurveyModel:
     model: Shipped model, folder or hub id.
     family: Models of one family are compared with its base model.
     kind: ``base``, or what was made of it, such as ``instruct``, ``reasoning`` or ``safety-tuned``.
-    revision, dtype, device, trust_remote_code: As for :func:`inversion.load_model`.
+    revision, gguf_file, dtype, device, trust_remote_code, random_weights: As for :func:`inversion.load_model`.
     template, chat, system, options: What stands around each question, see :class:`inversion.responses.Frame`.
     think_tags: What opens and what closes its thinking.
     max_new_tokens: Length at which its responses are cut, where that differs from the survey's.
@@ -39,9 +39,11 @@ class SurveyModel:
     family: str = ""
     kind: str = ""
     revision: str | None = None
+    gguf_file: str | None = None
     dtype: str = "float32"
     device: str = "auto"
     trust_remote_code: bool = False
+    random_weights: bool = False
     template: str | None = None
     chat: bool = False
     system: str | None = None
@@ -303,7 +305,7 @@ def run_survey(survey: Survey, out: Path, tell: Callable[[str], None] = print) -
         try:
             if loaded[0] != cell.model:
                 loaded = ("", None)  # the last model makes room before the next one comes
-                loaded = (cell.model, _load(cell.parts[0]))
+                loaded = (cell.model, _load(cell.parts[0], survey.seed))
             _measure(cell, loaded[1], out)
         except InputError as error:
             failures.append(f"{cell.name}: {error}")
@@ -323,11 +325,19 @@ def _record_of(cell: Cell, out: Path) -> Path:
     return out / "cells" / f"{cell.name}.json"
 
 
-def _load(model: SurveyModel) -> Any:
+def _load(model: SurveyModel, seed: int) -> Any:
     from inversion.models import load_model
 
-    options = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
-    return load_model(model.model, model.device, model.dtype, **options)
+    return load_model(
+        model.model,
+        model.device,
+        model.dtype,
+        revision=model.revision,
+        gguf_file=model.gguf_file,
+        trust_remote_code=model.trust_remote_code,
+        random_weights=model.random_weights,
+        seed=seed,
+    )
 
 
 def _measure(cell: Cell, model: Any, out: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_survey_ends_with_tables_figure_and_report(done):
 
 
 def test_a_finished_survey_is_read_without_loading_a_model_and_a_changed_cell_is_not(done, spec, monkeypatch):
-    monkeypatch.setattr(surveys, "_load", lambda model: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(surveys, "_load", lambda *_: pytest.fail("a model was loaded"))
     survey = read_survey(write(done, spec))
     assert run_survey(survey, done / "out", lambda line: None) == []
     assert "complete" in estimate(survey, done / "out")
