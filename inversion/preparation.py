@@ -11,7 +11,7 @@ import numpy as np
 from transformer_lens.model_bridge import TransformerBridge
 
 from inversion.errors import InputError
-from inversion.models import context_length, decode, token_ids, token_texts
+from inversion.models import context_length, decode, retokenizes, token_ids, token_texts
 from inversion.responses import Frame, Generation, Problem, Written, end_tokens
 from inversion.responses.chat import question_of
 from inversion.responses.server import Request, Server, ask
@@ -236,14 +236,22 @@ def response_row(
         "n_tokens": len(response.ids),
         "prompt_token_ids": prompt,
         "response_token_ids": response.ids,
+        "retokenizes": None if problem.response is not None else _retokenizes(model, response),
         "error": None,
     }
 
 
 def _text(model: TransformerBridge, response: Written) -> str:
     """Return a response's text; an end token belongs to the measurement, not to the text."""
+    return "" if model.tokenizer is None else decode(model.tokenizer, _spelt(model, response))
+
+
+def _retokenizes(model: TransformerBridge, response: Written) -> bool | None:
+    return None if model.tokenizer is None else retokenizes(model, _spelt(model, response))
+
+
+def _spelt(model: TransformerBridge, response: Written) -> list[int]:
+    """Return the tokens that a response's text is made of."""
     ids = response.ids
-    if model.tokenizer is None or not ids:
-        return ""
-    ended = response.ended == "end" or (response.ended == "given" and ids[-1] in end_tokens(model))
-    return decode(model.tokenizer, ids[:-1] if ended else ids)
+    ended = response.ended == "end" or (response.ended == "given" and ids[-1:] and ids[-1] in end_tokens(model))
+    return ids[:-1] if ended else ids

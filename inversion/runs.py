@@ -66,6 +66,7 @@ RESPONSE_SCHEMA = pa.schema(
         "prompt_token_ids": pa.list_(pa.int32()),
         "response_token_ids": pa.list_(pa.int32()),
         "not_finite": pa.int32(),
+        "retokenizes": pa.bool_(),
         "error": pa.string(),
     }
 )
@@ -196,6 +197,11 @@ def summary(folder: str | os.PathLike[str]) -> str:
         text += str(reasons.index[0]).rstrip(".")
     if broken := sum(record["not_finite"] for record in standing):
         text += f"; {broken} tokens have readings that are not finite numbers"
+    again = load_responses(folder).get("retokenizes") if there else None
+    respelt = 0 if again is None else int(again.eq(False).sum())
+    if respelt:
+        text += f"; {respelt} of {there} responses are other tokens when read again from their text, so reuse their "
+        text += "response_token_ids"
     return f"{text}; see it with: inversion stats {folder}" if there else text
 
 
@@ -325,21 +331,6 @@ def _tell(folder: str | os.PathLike[str], attributes: dict[str, Any], responses:
         logger.warning("%d of %d responses of %s could not be measured and are left out; the first: %s", *words)
     if attributes["not_finite"]:
         logger.warning("%d tokens of %s have readings that are not finite numbers", attributes["not_finite"], folder)
-
-
-def sampling_note(run: xr.Dataset) -> str:
-    """Say which entropy is which where a run's tokens were not drawn from softmax(z); empty where they were."""
-    if "sampled_entropy_bits" not in run or not np.isfinite(run["sampled_entropy_bits"]).any():
-        return ""
-    settings = run.attrs["responses"]
-    changed = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
-    how = ", ".join(f"{name} {settings[name]}" for name, plain in changed.items() if settings[name] != plain)
-    means = {name: float(np.nanmean(run[name])) for name in ("entropy_bits", "sampled_entropy_bits")}
-    return (
-        f"Tokens were sampled with {how}. entropy_bits, which the correlations below use, is that of softmax(z), the "
-        f"model's own distribution (mean {means['entropy_bits']:.3g}); that of the distribution sampled from is "
-        f"sampled_entropy_bits (mean {means['sampled_entropy_bits']:.3g})."
-    )
 
 
 def load_responses(folder: str | os.PathLike[str]) -> pd.DataFrame:

@@ -1,8 +1,12 @@
 """``inversion stats``."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from inversion.commands.options import option
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Stats:
 
     def __call__(self) -> None:
         """Run the command."""
-        from inversion.runs import load_run, sampling_note
+        from inversion.runs import load_run
         from inversion.statistics import overview
 
         control = None if self.random_weights is None else load_run(self.random_weights)
@@ -41,3 +45,20 @@ class Stats:
             seed=self.seed,
         ):
             print(result, end="\n\n")
+
+
+def sampling_note(run: "xr.Dataset") -> str:
+    """Say which entropy is which where a run's tokens were not drawn from softmax(z); empty where they were."""
+    import numpy as np
+
+    if "sampled_entropy_bits" not in run or not np.isfinite(run["sampled_entropy_bits"]).any():
+        return ""
+    settings = run.attrs["responses"]
+    changed = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
+    how = ", ".join(f"{name} {settings[name]}" for name, plain in changed.items() if settings[name] != plain)
+    means = {name: float(np.nanmean(run[name])) for name in ("entropy_bits", "sampled_entropy_bits")}
+    return (
+        f"Tokens were sampled with {how}. entropy_bits, which the correlations below use, is that of softmax(z), the "
+        f"model's own distribution (mean {means['entropy_bits']:.3g}); that of the distribution sampled from is "
+        f"sampled_entropy_bits (mean {means['sampled_entropy_bits']:.3g})."
+    )

@@ -14,9 +14,10 @@ from inversion.models.checkpoint import PROVENANCE, Place, check_folder, refuse_
 from inversion.shipped import MODELS
 
 NO_PART = re.compile(
-    r"inv_freq|masked_bias|(attn|attention)\.bias$|position_ids|vision|visual|image|audio|projector|mtp"
+    r"inv_freq|masked_bias|causal_mask|(attn|attention)\.bias$|position_ids"
+    r"|vision|visual|image|audio|projector|mtp|v_head|value_head"
 )
-"""Names in a checkpoint that no language model is the poorer for: buffers, other senses, extra prediction heads."""
+"""Names in a checkpoint that no language model is the poorer for: buffers, other senses, extra heads."""
 TOKENIZER_FILES = ("*token*", "vocab.json", "vocab.txt", "*.model", "*.tiktoken")
 SHOWN = 3
 """Most names that a message lists."""

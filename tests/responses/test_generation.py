@@ -5,16 +5,18 @@ import pytest
 import scipy.stats
 import torch
 from tiny import FAMILIES, tiny_model
-from tokenizers_tiny import byte_level
+from tokenizers_tiny import byte_level, sentencepiece_like
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.generation import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 import inversion
 from inversion import InputError
+from inversion.commands.stats import sampling_note
 from inversion.measure import measure_run
 from inversion.models.bridge import plain_model
 from inversion.responses import Generation, Problem, generate, write_responses
 from inversion.responses.sampling import draw, sampled_logits
+from inversion.runs import summary
 
 PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12, 13, 14], [20], [30, 31]]
 STORED = {
@@ -262,6 +264,25 @@ def test_the_entropy_sampled_from_stands_beside_the_one_at_temperature_one(check
             scipy.stats.entropy(np.exp(row - row.max()), base=2), rel=1e-4, abs=1e-5
         )
     assert np.isnan(run["sampled_entropy_bits"].values[run["response"].values == 1]).all()
+    note = sampling_note(run)
+    assert "temperature 0.5, top_k 20" in note
+    assert f"sampled_entropy_bits (mean {np.nanmean(run['sampled_entropy_bits']):.3g})" in note
     assert "sampled_entropy_bits" not in inversion.load_run(
         measure_run(bridge, problems, tmp_path / "plain", generation=Generation(1.0, 10))
     )
+
+
+def test_responses_whose_text_is_other_tokens_are_counted(tmp_path):
+    tokenizer = sentencepiece_like()
+    tiny_model("llama", vocab_size=len(tokenizer)).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    bridge = inversion.load_model(tmp_path / "model")
+    folder = measure_run(bridge, [Problem("Hello world")] * 4, tmp_path / "run", generation=Generation(1.0, 12))
+    responses = inversion.load_responses(folder)
+    again = [
+        tokenizer(row.text, add_special_tokens=False)["input_ids"]
+        == [int(i) for i in row.response_token_ids[: -1 if row.ended == "end" else None]]
+        for row in responses.itertuples()
+    ]
+    assert responses["retokenizes"].tolist() == again
+    assert f"{again.count(False)} of 4 responses are other tokens when read again" in summary(folder)
