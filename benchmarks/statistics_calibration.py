@@ -4,6 +4,7 @@
     python benchmarks/statistics_calibration.py --case "token types"  # only the rows whose name contains this
     python benchmarks/statistics_calibration.py --sets 200 # a quick look, printed only
     python benchmarks/statistics_calibration.py --others   # the other tests, simultaneous intervals; printed only
+    python benchmarks/statistics_calibration.py --halves runs/demo/slow  # errors of a real run, from its halves
 
 Every data set has responses of uneven length whose tokens depend on one another: a response-wide level (40 % of the
 variance) plus an autoregressive series (0.9 from token to token). All variables are jointly Gaussian before a monotone
@@ -21,7 +22,8 @@ import xarray as xr
 from scipy import stats
 from scipy.signal import lfilter
 
-from inversion.statistics import compare, layer_map, trajectory, within_between, within_response_shuffle
+from inversion.runs import load_run
+from inversion.statistics import compare, correlate, layer_map, trajectory, within_between, within_response_shuffle
 from inversion.statistics.core.inference import Resampling, infer
 from inversion.statistics.options import Options
 from inversion.statistics.samples import Sampler
@@ -246,6 +248,22 @@ def run_others(sets: int, seed: int, resamples: int) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in hits.items()}
 
 
+def split_halves(run: xr.Dataset, unit: str, splits: int, seed: int) -> float:
+    """The standard error of Fisher's z that the differences between random halves of the responses show.
+
+    Two halves of k/2 responses are independent, so half the mean square of their difference is the variance at k/2
+    responses, and a quarter of it that at k.
+    """
+    rng, response = np.random.default_rng(seed), run["response"].values
+    numbers = np.unique(response)
+    squares = []
+    for _ in range(splits):
+        half = np.isin(response, rng.permutation(numbers)[: numbers.size // 2])
+        values = [correlate(run.isel(token=rows), unit=unit, resamples=1).estimate for rows in (half, ~half)]
+        squares.append((np.arctanh(values[0]) - np.arctanh(values[1])) ** 2)
+    return float(np.sqrt(np.mean(squares) / 4))
+
+
 COLUMNS = ("signflip", "jackknife", "percentile", "bca", "naive", "rejected")
 
 
@@ -306,7 +324,16 @@ def main() -> None:
     parser.add_argument("--case", default="", help="only the cases whose name contains this")
     parser.add_argument("--resamples", type=int, default=999)
     parser.add_argument("--others", action="store_true")
+    parser.add_argument("--halves", help="a run")
     options = parser.parse_args()
+    if options.halves:
+        run = load_run(options.halves)
+        for unit in ("position", "token_type"):
+            found = correlate(run, unit=unit)
+            error = found.standard_error / (1 - found.estimate**2)
+            halves = split_halves(run, unit, min(options.sets, 200), options.seed)
+            print(f"{unit:10s} standard error of z {error:.3f}, from the differences of halves {halves:.3f}")
+        return
     if options.others:
         for name, share in run_others(options.sets, options.seed, options.resamples).items():
             print(f"{name:36s} {share:.3f}")

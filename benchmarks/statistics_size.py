@@ -96,8 +96,10 @@ def main() -> None:
     start = time.perf_counter()
     subprocess.run([sys.executable, "-m", "inversion", "stats", str(options.folder)], check=True, env=os.environ)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    print(f"inversion stats: {seconds:.0f} s, peak memory {peak:.2f} GiB, {os.cpu_count()} cores")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = used.ru_utime + used.ru_stime
+    print(f"inversion stats: {seconds:.0f} s on {os.cpu_count()} cores, {processor:.0f} s of processor time")
+    print(f"peak memory: {used.ru_maxrss / 2**20:.2f} GiB")
     if not options.keep:
         shutil.rmtree(options.folder)
 

@@ -23,11 +23,34 @@ FEW = 30
 
 @dataclass(frozen=True)
 class NamedRun:
-    """A run with the name that pages and figures give it, its tokens and its responses (one row each)."""
+    """A run with the name that pages and figures give it, its tokens and its responses (one row each).
+
+    ``sample`` says which part of the run this is, where it is not the whole.
+    """
 
     name: str
     tokens: xr.Dataset
     responses: pd.DataFrame
+    sample: str = ""
+
+
+def sample_of(run: NamedRun, most_tokens: int, seed: int = 0) -> NamedRun:
+    """Draw whole responses at random up to a number of tokens; a run that is no larger is returned as it is.
+
+    Args:
+        run: A run.
+        most_tokens: Tokens that the sample may hold; one response is always drawn.
+        seed: Seed of the draw.
+    """
+    if run.tokens.sizes["token"] <= most_tokens:
+        return run
+    response = run.tokens["response"].values
+    numbers, of_token, lengths = np.unique(response, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(numbers.size)
+    drawn = order[: max(1, int(np.searchsorted(np.cumsum(lengths[order]), most_tokens, side="right")))]
+    tokens = run.tokens.isel(token=np.flatnonzero(np.isin(of_token, drawn))).load()
+    said = f"a sample of {drawn.size:,} of {numbers.size:,} responses, drawn with seed {seed}"
+    return NamedRun(run.name, tokens, run.responses.loc[np.sort(numbers[drawn])], said)
 
 
 def read_runs(folders: Sequence[str | Path]) -> list[NamedRun]:
@@ -104,6 +127,8 @@ def sentences(found: Findings) -> list[str]:
         f"Of {estimate.size} layer-projection pairs, {int((clear & (estimate < 0)).sum())} are clearly negative and "
         f"{int((clear & (estimate > 0)).sum())} clearly positive (q < 0.05)."
     )
+    if found.run.sample:
+        said.append(f"All of this is {found.run.sample}; inversion stats takes the whole run.")
     if c.n_responses < FEW:
         said.append(f"{c.n_responses} responses are few: take the interval as rough.")
     if not tokens.attrs.get("complete", True):

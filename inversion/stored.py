@@ -51,25 +51,42 @@ class StoredLists(BackendArray):
         self._last: tuple[RowGroup, np.ndarray] | None = None
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._read)
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
 
-    def _read(self, key: tuple[int | slice, ...]) -> np.ndarray:
+    def _read(self, key: tuple[int | slice | np.ndarray, ...]) -> np.ndarray:
         rows, *rest = key
+        if isinstance(rows, np.ndarray):
+            return self._rows(rows, rest)
         wanted = range(self.shape[0])[rows]
         if isinstance(wanted, int):
             return self._between(wanted, wanted + 1, rest)[0]
         if not len(wanted):
-            return np.empty(self.shape, self.dtype)[(slice(0), *rest)]
+            return self._none(rest)
         low, high = min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1])
         found = self._between(low, high + 1, rest)
         return found[:: wanted.step] if wanted.step > 0 else found[::-1][:: -wanted.step]
 
-    def _between(self, start: int, stop: int, rest: Sequence[int | slice]) -> np.ndarray:
+    def _none(self, rest: Sequence[Any]) -> np.ndarray:
+        return _inner(np.empty((0, *self.shape[1:]), self.dtype), rest)
+
+    def _rows(self, rows: np.ndarray, rest: Sequence[Any]) -> np.ndarray:
+        """Single rows, of which only the groups they lie in are read."""
+        order = np.argsort(rows, kind="stable")
+        ordered = rows[order]
+        parts = [self._none(rest)]
+        for group in self.groups:
+            low, high = np.searchsorted(ordered, [group.first, group.first + group.rows])
+            if low < high:
+                parts.append(_inner(self._group(group)[ordered[low:high] - group.first], rest))
+        found = np.concatenate(parts)
+        return found[np.argsort(order)]
+
+    def _between(self, start: int, stop: int, rest: Sequence[Any]) -> np.ndarray:
         parts = []
         for group in self.groups:
             low, high = max(start - group.first, 0), min(stop - group.first, group.rows)
             if low < high:
-                parts.append(self._group(group)[(slice(low, high), *rest)])
+                parts.append(_inner(self._group(group)[low:high], rest))
         return np.concatenate(parts)
 
     def _group(self, group: RowGroup) -> np.ndarray:
@@ -82,6 +99,13 @@ class StoredLists(BackendArray):
     def variable(self, *dims: str) -> xr.Variable:
         """The array as a variable that is read anew at every look, and never kept."""
         return xr.Variable(dims, indexing.LazilyIndexedArray(self))
+
+
+def _inner(rows: np.ndarray, rest: Sequence[Any]) -> np.ndarray:
+    """Take parts of all axes but the first, from the last on, so that an axis that goes does not move the others."""
+    for axis in range(len(rest), 0, -1):
+        rows = rows[(slice(None),) * axis + (rest[axis - 1],)]
+    return rows
 
 
 def as_array(column: pa.ChunkedArray, shape: tuple[int, ...]) -> np.ndarray:

@@ -76,6 +76,8 @@ KEYS = (
     (slice(4, 4), slice(None)),
     ([19, 0, 7, 7], slice(None)),
     ([2, 11], [2, 0]),
+    ([], 1),
+    ([13, 4], -1),
 )
 
 
@@ -96,3 +98,13 @@ def test_equal_texts_are_one_object():
     texts = as_texts(pa.chunked_array([["a", None, "bc"], ["a", ""]]))
     assert texts.tolist() == ["a", None, "bc", "a", ""]
     assert texts[0] is texts[3]
+
+
+def test_single_rows_leave_the_other_groups_alone(on_disk, monkeypatch):
+    read, whole = [], StoredLists._group
+    monkeypatch.setattr(
+        StoredLists, "_group", lambda self, group: (read.append(group.path.name), whole(self, group))[1]
+    )
+    rows = np.flatnonzero(on_disk.response.values == 20)
+    assert on_disk.nuclear.isel(token=rows).values.shape == (rows.size, 28, 4)
+    assert read == ["tokens-00001.parquet"]

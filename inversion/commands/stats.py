@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stats:
-    """Print a run's inversion correlation: uncertainty, controls, layers, segments and how it hangs on choices."""
+    """Print a run's inversion correlation: uncertainty, controls, layers, segments and how it depends on choices."""
 
     run: str = option("folder of the run")
     random_weights: str | None = option("a run of the same model with random weights, as a control", None)

@@ -11,16 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from inversion.errors import InputError
-from inversion.findings import findings_of, read_runs
+from inversion.findings import findings_of, read_runs, sample_of
 from inversion.report.data import MOST_VALUES, run_payload
 from inversion.report.page import page
 from inversion.report.summary import summarise
 
 __all__ = ["report_html", "write_report"]
 
+MOST_TOKENS = 1_000_000
+"""Tokens that a page holds over all its runs."""
+
 
 def report_html(
-    folders: Sequence[str | os.PathLike[str]], norm: str = "nuclear", *, most_values: int = MOST_VALUES, **options: Any
+    folders: Sequence[str | os.PathLike[str]],
+    norm: str = "nuclear",
+    *,
+    most_values: int = MOST_VALUES,
+    most_tokens: int = MOST_TOKENS,
+    **options: Any,
 ) -> str:
     """Return the page as text; the same runs and options give the same text.
 
@@ -29,12 +37,14 @@ def report_html(
         norm: Norm of the strength in summary and figures; the reader offers all that were measured.
         most_values: Norms of single layers and projections that the page may hold; beyond, it holds
             the means over either.
+        most_tokens: Tokens that the page may hold; of larger runs it holds a sample of whole responses, and says so.
         options: As for ``correlate``: method, level, resamples, seed, interval.
 
     Raises:
         InputError: There is no run in a folder, or it lacks the norm.
     """
-    runs = read_runs([str(folder) for folder in folders])
+    seed = options.get("seed", 0)
+    runs = [sample_of(run, most_tokens // len(folders), seed) for run in read_runs([str(f) for f in folders])]
     found = [findings_of(run, norm, **options) for run in runs]
     names = ", ".join(run.name for run in runs)
     data = {"norm": norm, "runs": [run_payload(run, most_values // len(runs)) for run in runs]}

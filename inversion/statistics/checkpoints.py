@@ -84,7 +84,7 @@ def trajectory(
         runs: Runs of checkpoints, in order.
         steps: Increasing numbers, one per run; by default 0, 1, 2, ...
         norm: Norm of the strength.
-        options: As for :func:`correlate`.
+        options: As for :func:`inversion.correlate`.
 
     Returns:
         The correlations, and the one place where a step function with a single jump fits them best. Its notes name

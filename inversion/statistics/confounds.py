@@ -85,7 +85,7 @@ def controls(
         run: A run or capture; it is read once.
         random_weights: A run of the same model with random weights.
         norm: Norm of the strength.
-        options: As for :func:`correlate`.
+        options: As for :func:`inversion.correlate`.
 
     Returns:
         The correlation; that of the strength at the logits (which follows entropy almost by construction); the

@@ -74,7 +74,7 @@ def partial(
         run: A run or capture.
         given: Columns to hold fixed.
         norm: Norm of the strength.
-        options: As for :func:`correlate`.
+        options: As for :func:`inversion.correlate`.
 
     Returns:
         The partial correlation.

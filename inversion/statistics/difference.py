@@ -43,11 +43,11 @@ def compare(
     Args:
         run_a: A run or capture.
         run_b: Another one, of the same quantity.
-        norm: Norm of the strength, as for :func:`correlate`.
-        method: As for :func:`correlate`.
-        unit: As for :func:`correlate`.
-        layers: As for :func:`correlate`, in both runs.
-        projections: As for :func:`correlate`, in both runs.
+        norm: Norm of the strength, as for :func:`inversion.correlate`.
+        method: As for :func:`inversion.correlate`.
+        unit: As for :func:`inversion.correlate`.
+        layers: As for :func:`inversion.correlate`, in both runs.
+        projections: As for :func:`inversion.correlate`, in both runs.
         level: Level of the interval.
         resamples: Number of resamples.
         seed: Seed of the resamples.

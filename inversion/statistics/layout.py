@@ -78,30 +78,31 @@ class Columns:
     Tokens stand response by response, each in the order of its positions; where positions are not known, in the order
     of the rows. Everything here is in memory but the norms, which :meth:`strengths` reads when they are asked for, and
     keeps.
+
+    entropy_bits: Token entropy in bits, NaN where there is none, (n,).
+    response: Number 0..R-1 of each token's response, never decreasing, (n,).
+    response_names: What the run calls its responses, ascending, (R,).
+    prompt: Number 0..P-1 of the prompt that each response answers, (R,); None where the run does not say.
+    prompt_names: What the run calls its prompts, ascending, (P,).
+    token_id: Token ids, (n,); None where the run has none.
+    numbers: Other columns of one number per token, each (n,): position, surprisal_bits, logit_space, score, weight, ...
+    measured: How the run was made.
+    run: The run, for its norms and texts.
+    order: Rows of the run in this order, (n,); None where they are in order.
+    kept: Strengths that have been read.
     """
 
     entropy_bits: Floats
-    """Token entropy in bits, NaN where there is none, (n,)."""
     response: Ints
-    """Number 0..R-1 of each token's response, never decreasing, (n,)."""
     response_names: np.ndarray
-    """What the run calls its responses, ascending, (R,)."""
     prompt: Ints | None
-    """Number 0..P-1 of the prompt that each response answers, (R,); None where the run does not say."""
     prompt_names: np.ndarray | None
-    """What the run calls its prompts, ascending, (P,)."""
     token_id: Ints | None
-    """Token ids, (n,); None where the run has none."""
     numbers: Mapping[str, np.ndarray]
-    """Other columns of one number per token, each (n,): position, surprisal_bits, logit_space, score, weight, ..."""
     measured: Measured
-    """How the run was made."""
     run: xr.Dataset = field(repr=False)
-    """The run, for its norms and texts."""
     order: Ints | None = field(default=None, repr=False)
-    """Rows of the run in this order, (n,); None where they are in order."""
     kept: dict[Selection, Strength] = field(default_factory=dict, repr=False)
-    """Strengths that have been read."""
 
     def __post_init__(self) -> None:
         n, r = self.response.size, self.response_names.size

@@ -40,8 +40,8 @@ def layer_map(
     Args:
         run: A run or capture.
         norm: Norm of the strength, one with layers.
-        method: As for :func:`correlate`.
-        unit: As for :func:`correlate`.
+        method: As for :func:`inversion.correlate`.
+        unit: As for :func:`inversion.correlate`.
         layers: Layers of the map.
         projections: Projections of the map.
         level: Level of the intervals.
@@ -56,7 +56,7 @@ def layer_map(
         (Benjamini-Hochberg over the map: the share of false finds among those with q below a bound is at most that
         bound), simultaneous_low and simultaneous_high (at the same level for the whole map at once), standard_error,
         n_tokens, and reason (text, empty unless something is NaN). How it was made, and notes on what was left out,
-        are in its attrs. :func:`map_text` lays it out for a terminal.
+        are in its attrs. :func:`inversion.statistics.map_text` lays it out for a terminal.
 
     Raises:
         InputError: The run lacks what is asked for, the norm has no layers, or an option cannot be used.
@@ -129,7 +129,7 @@ def map_text(table: xr.Dataset) -> str:
     """Lay out a layer map for a terminal: estimates, starred where the q-value is below 0.05.
 
     Args:
-        table: What :func:`layer_map` returned.
+        table: What :func:`inversion.layer_map` returned.
     """
     projections = [str(name) for name in table["projection"].values]
     lines = [

@@ -72,9 +72,9 @@ def within_between(
     Args:
         run: A run or capture.
         norm: Norm of the strength.
-        method: As for :func:`correlate`.
+        method: As for :func:`inversion.correlate`.
         min_tokens: Length of a response from which its own correlation counts.
-        options: As for :func:`correlate`; over positions, so without ``unit`` and ``given``.
+        options: As for :func:`inversion.correlate`; over positions, so without ``unit`` and ``given``.
 
     Returns:
         within: of deviations from the response's mean (does a token with more entropy than its neighbours have less
@@ -147,9 +147,9 @@ def per_response(
     Args:
         run: A run or capture.
         norm: Norm of the strength.
-        method: As for :func:`correlate`.
+        method: As for :func:`inversion.correlate`.
         min_tokens: Length of a response from which its correlation is computed.
-        options: ``layers`` and ``projections``, as for :func:`correlate`.
+        options: ``layers`` and ``projections``, as for :func:`inversion.correlate`.
 
     Returns:
         A Dataset over response: estimate, NaN where the response is too short or does not vary, and n_tokens. Notes

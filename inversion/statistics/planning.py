@@ -64,7 +64,7 @@ def plan_sample_size(
         width: Width of the interval that is wanted, in units of the correlation.
         level: Level of that interval; by default the pilot's.
         norm: Norm of the strength, where the pilot is a run.
-        options: As for :func:`correlate`, where the pilot is a run.
+        options: As for :func:`inversion.correlate`, where the pilot is a run.
 
     Returns:
         The number of responses, with its range.

@@ -96,46 +96,48 @@ def _cell(value: Any) -> Any:
 
 @dataclass(frozen=True, repr=False, kw_only=True)
 class Estimate(Result):
-    """What every estimate says: its value, how sure it is, and how it was made."""
+    """What every estimate says: its value, how sure it is, and how it was made.
+
+    estimate: In -1..1 for a correlation, -2..2 for a difference; NaN where undefined.
+    low: Lower limit of the interval.
+    high: Upper limit of the interval.
+    p_value: Of the hypothesis that the value in the population of responses is 0.
+    standard_error: On the scale of the estimate.
+    n_clusters: Number of independent units that were resampled.
+    method: Which correlation: spearman, pearson or kendall.
+    unit: What a point is: position or token_type.
+    norm: Norm of the gradient, or logit_space.
+    quantity: What the gradient is of: logit, log_prob or entropy.
+    given: Columns held fixed.
+    interval: Kind of interval that was in fact used.
+    level: Level of the interval.
+    resamples: Number of resamples.
+    seed: Their seed.
+    cluster: What was resampled: response or prompt.
+    label: What it is called among others.
+    reason: Why something is NaN.
+    notes: What must be known besides: what was left out, and what was not as it was asked for.
+    """
 
     estimate: float
-    """In -1..1 for a correlation, -2..2 for a difference; NaN where undefined."""
     low: float
-    """Lower limit of the interval."""
     high: float
-    """Upper limit of the interval."""
     p_value: float
-    """Of the hypothesis that the value in the population of responses is 0."""
     standard_error: float
-    """On the scale of the estimate."""
     n_clusters: int
-    """Number of independent units that were resampled."""
     method: str
-    """Which correlation: spearman, pearson or kendall."""
     unit: str
-    """What a point is: position or token_type."""
     norm: str
-    """Norm of the gradient, or logit_space."""
     quantity: str
-    """What the gradient is of: logit, log_prob or entropy."""
     given: tuple[str, ...]
-    """Columns held fixed."""
     interval: str
-    """Kind of interval that was in fact used."""
     level: float
-    """Level of the interval."""
     resamples: int
-    """Number of resamples."""
     seed: int
-    """Their seed."""
     cluster: str
-    """What was resampled: response or prompt."""
     label: str = ""
-    """What it is called among others."""
     reason: str | None = None
-    """Why something is NaN."""
     notes: tuple[str, ...] = ()
-    """What must be known besides: what was left out, and what was not as it was asked for."""
 
     def _of(self) -> str:
         """What was correlated, for a title."""
@@ -150,24 +152,26 @@ class Estimate(Result):
 
 @dataclass(frozen=True, repr=False, kw_only=True)
 class Correlation(Estimate):
-    """Correlation of strength and entropy in one run."""
+    """Correlation of strength and entropy in one run. Besides the fields of :class:`Estimate`:
+
+    n_tokens: Number of tokens used.
+    n_points: Number of points correlated: tokens, or distinct token ids.
+    n_responses: Number of responses they come from.
+    n_tokens_left_out: Number of tokens that lack a number; ``notes`` say which.
+    n_responses_left_out: Number of responses none of whose tokens could be used.
+    layers: Layers that the strength is a mean over.
+    projections: Projections that it is a mean over.
+    model: The model.
+    """
 
     n_tokens: int
-    """Number of tokens used."""
     n_points: int
-    """Number of points correlated: tokens, or distinct token ids."""
     n_responses: int
-    """Number of responses they come from."""
     n_tokens_left_out: int = 0
-    """Number of tokens that lack a number; ``notes`` say which."""
     n_responses_left_out: int = 0
-    """Number of responses none of whose tokens could be used."""
     layers: tuple[int, ...]
-    """Layers that the strength is a mean over."""
     projections: tuple[str, ...]
-    """Projections that it is a mean over."""
     model: str = ""
-    """The model."""
 
     def _title(self) -> str:
         return f"Correlation of {self._of()}"
@@ -181,14 +185,18 @@ class Correlation(Estimate):
 
 @dataclass(frozen=True, repr=False, kw_only=True)
 class Difference(Estimate):
-    """Correlation of b minus that of a. The null of its p-value: both are equal in the population of responses."""
+    """Correlation of b minus that of a; its p-value is of equal correlations in the populations of responses.
+
+    Besides the fields of :class:`Estimate`:
+
+    a: The first run.
+    b: The second run.
+    paired: Whether responses to the same prompts were resampled together.
+    """
 
     a: Correlation
-    """The first run."""
     b: Correlation
-    """The second run."""
     paired: bool
-    """Whether responses to the same prompts were resampled together."""
 
     def _title(self) -> str:
         return f"Difference of correlations (b - a) of {self._of()}"

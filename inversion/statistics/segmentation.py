@@ -86,7 +86,7 @@ def segments(
         tags: What opens and what closes thinking, where it is not to be told as the run was measured.
         top: Share of tokens that count as forking.
         right: Score from which a response is right.
-        options: As for :func:`correlate`.
+        options: As for :func:`inversion.correlate`.
 
     Returns:
         The two correlations, and the second minus the first.

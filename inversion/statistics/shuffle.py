@@ -69,12 +69,12 @@ def within_response_shuffle(
     Args:
         run: A run or capture.
         norm: Norm of the strength.
-        method: As for :func:`correlate`.
+        method: As for :func:`inversion.correlate`.
         kind: ``"shift"`` turns each response's strengths by a random number of positions, which keeps their dependence
             from token to token; ``"permute"`` scatters them, which does not, so that its p-value takes neighbours as
             independent and is too small wherever they are not. Both keep what each response has as a whole.
         resamples: Number of moves.
-        options: ``layers``, ``projections``, ``level`` and ``seed``, as for :func:`correlate`.
+        options: ``layers``, ``projections``, ``level`` and ``seed``, as for :func:`inversion.correlate`.
 
     Returns:
         The correlation, and what remains of it after the moves.

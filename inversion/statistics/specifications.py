@@ -90,7 +90,7 @@ def specification_curve(
         units: By default both, or position alone where there are no token ids.
         methods: Which correlations.
         layer_ranges: Name to layers; by default all, the first, middle and last third, and the last layer.
-        options: As for :func:`correlate`.
+        options: As for :func:`inversion.correlate`.
 
     Returns:
         All correlations, sorted.

@@ -32,7 +32,7 @@ def overview(
         random_weights: A run of the same model with random weights, as a control.
         norm: Norm of the strength.
         width: Interval width that the sample-size plan aims at.
-        options: As for :func:`correlate`, except ``unit``.
+        options: As for :func:`inversion.correlate`, except ``unit``.
 
     Returns:
         Results that print themselves, and the layer map as text.

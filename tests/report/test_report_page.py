@@ -11,7 +11,7 @@ from report_samples import HOSTILE, LAYERS, PROJECTIONS, capture_of, words_of, w
 import inversion
 from inversion import InputError
 from inversion.cli import main
-from inversion.findings import findings_of, read_runs, sentences, verdict
+from inversion.findings import findings_of, read_runs, sample_of, sentences, verdict
 from inversion.report import report_html, write_report
 from inversion.report.data import packed, run_payload
 from inversion.report.page import embedded_json, page, source_hash
@@ -190,3 +190,16 @@ def test_it_is_refused_where_it_cannot_be_written(two_runs, tmp_path):
         report_html([])
     with pytest.raises(InputError, match="l1"):
         report_html(two_runs, norm="l1")
+
+
+def test_a_page_about_a_large_run_holds_a_sample_and_says_so(two_runs):
+    text = report_html(two_runs, **FAST, most_tokens=120)
+    assert "a sample of" in text
+    assert "of 9 responses, drawn with seed 0" in text
+    assert len(text) < len(report_html(two_runs, **FAST))
+    runs = read_runs(two_runs)
+    drawn = sample_of(runs[0], 60, seed=3)
+    assert drawn.tokens.sizes["token"] <= 60
+    assert sorted(set(drawn.tokens.response.values.tolist())) == drawn.responses.index.tolist()
+    assert sample_of(runs[0], 10**6) is runs[0]
+    assert sample_of(runs[0], 1).responses.shape[0] == 1
