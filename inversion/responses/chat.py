@@ -51,7 +51,8 @@ class Frame:
 
     def record(self) -> dict[str, Any]:
         """Return what differs from the bare question, for a run's manifest."""
-        kept = {"template": self.template, "examples": self.examples, "chat": self.chat, "system": self.system}
+        template = TEMPLATES.get(self.template or "", self.template)
+        kept = {"template": template, "examples": self.examples, "chat": self.chat, "system": self.system}
         return {name: value for name, value in {**kept, "options": dict(self.options)}.items() if value}
 
     def apply(self, problems: Sequence[Problem], tokenizer: Any, model: str = "the model") -> list[Problem]:

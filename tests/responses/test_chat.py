@@ -58,6 +58,9 @@ def test_system_message_template_options_and_examples():
         "options": {"enable_thinking": True},
     }
     assert Frame().record() == {}
+    assert Frame("qa").record() == {
+        "template": "Question: {prompt}\nAnswer:"
+    }  # the text, whatever the name comes to mean
 
 
 def test_a_conversation_that_ends_with_the_models_turn_is_continued():
