@@ -20,7 +20,9 @@ from inversion.probes import probe
 from inversion.probes.capture import PROJECTIONS, Site, attention_layers
 from inversion.probes.gradients import Delta, Targets, run_pass
 from inversion.probes.linear import product
+from inversion.probes.norms import singular_values
 from inversion.probes.pace import Pace
+from inversion.tables import markdown_table
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,16 @@ SHAPES = (
     Shape("Qwen2.5-0.5B long", 24, 896, 14, 2, 4864, 128),
     Shape("one Llama-8B layer", 1, 4096, 32, 8, 14336, 64),
 )
+
+
+SEVEN_B = (28, 3584, 28, 4, 18944)
+GPU_SHAPES = (
+    (Shape("Qwen2.5-7B, all tokens", *SEVEN_B, 512), None),
+    (Shape("Qwen2.5-7B, long", *SEVEN_B, 4096), 64),
+)
+"""Shapes to probe on a GPU, and how many tokens are drawn."""
+NORM_WIDTHS = (896, 3584)
+"""Sizes of square matrices whose singular values are timed there."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +98,8 @@ class Timing:
         return self.operations / max(self.matmul_rate, self.product_rate) / self.probe_seconds
 
 
-def random_model(shape: Shape, device: str = "cpu", vocabulary: int = 256) -> Any:
-    """Draw a Hugging Face model of the shape, in float32."""
+def random_model(shape: Shape, device: str = "cpu", vocabulary: int = 256, dtype: torch.dtype = torch.float32) -> Any:
+    """Draw a Hugging Face model of the shape."""
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     config = LlamaConfig(
@@ -103,7 +115,7 @@ def random_model(shape: Shape, device: str = "cpu", vocabulary: int = 256) -> An
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return AutoModelForCausalLM.from_config(config).to(device).eval()
+        return AutoModelForCausalLM.from_config(config, dtype=dtype).to(device).eval()
 
 
 def gradient_operations(shape: Shape) -> float:
@@ -144,17 +156,22 @@ def norm_operations(shape: Shape) -> float:
 
 
 def rate(
-    multiply: Callable[[Tensor, Tensor], Tensor], device: str = "cpu", size: int = 2048, repeats: int = 5
+    multiply: Callable[[Tensor, Tensor], Tensor],
+    device: str = "cpu",
+    size: int = 2048,
+    repeats: int = 5,
+    dtype: torch.dtype = torch.float32,
 ) -> float:
-    """Measure floating-point operations a second of a large float32 matrix product: the best of several.
+    """Measure floating-point operations per second of a large matrix product: the best of several.
 
     Args:
         multiply: Takes two square matrices.
         device: Where.
         size: Rows and columns.
         repeats: How many are timed.
+        dtype: Of the matrices.
     """
-    matrix = torch.randn(size, size, device=device)
+    matrix = torch.randn(size, size, device=device).to(dtype)
     multiply(matrix, matrix)
     seconds = min(_seconds(lambda: multiply(matrix, matrix), device) for _ in range(repeats))
     return 2 * size**3 / seconds
@@ -238,15 +255,71 @@ def table(timings: list[Timing], device: str) -> str:
             f"| {t.shape} | {t.tokens} | {t.plain_seconds:.3g} | {t.probe_seconds:.3g} | {t.gain:.1f} | "
             f"{t.share:.0%} | {t.strict_share:.0%} | {t.norms:.0%} |"
         )
-    where = torch.cuda.get_device_name(device) if device != "cpu" else f"CPU, {torch.get_num_threads()} threads"
     rates = [max(t.matmul_rate for t in timings) / 1e9, max(t.product_rate for t in timings) / 1e9]
     lines += [
         "",
-        f"{where}; torch {torch.__version__}; float32; nuclear norm at q, k, v, o of every layer. Share of the limit: "
-        f"at the rate of torch.matmul, {rates[0]:.0f} Gflop/s; strict: at that of the probe's product if it is faster, "
+        f"{_place(device)}; torch {torch.__version__}; float32; nuclear norm at q, k, v, o of every layer. "
+        f"Share of the limit: at the rate of torch.matmul, {rates[0]:.0f} Gflop/s; strict: at that of the probe's product if it is faster, "
         f"{rates[1]:.0f} Gflop/s.",
     ]
     return "\n".join(lines)
+
+
+def time_long(shape: Shape, targets: int | None, dtype: str, device: str) -> list[str]:
+    """Probe a shape once, without the plain loop, which would not come to an end: one row of :func:`long_table`.
+
+    The share of the limit is at the rate of ``torch.matmul`` in the same dtype. Where tokens are drawn, the operations
+    of all tokens count in proportion.
+    """
+    kind = getattr(torch, dtype)
+    bridge = load_model(random_model(shape, device, dtype=kind))
+    tokens = torch.randint(2, 256, (shape.tokens + 1,), generator=torch.Generator().manual_seed(1)).tolist()
+    probe(bridge, tokens[:1], tokens[1:9], norms=("nuclear",))
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+    before = _allocated(device)
+    seconds = _seconds(lambda: probe(bridge, tokens[:1], tokens[1:], norms=("nuclear",), targets=targets), device)
+    operations = (gradient_operations(shape) + norm_operations(shape)) * (targets or shape.tokens) / shape.tokens
+    share = operations / rate(torch.matmul, device, dtype=kind) / seconds
+    peak = f"{(torch.cuda.max_memory_allocated() - before) / 1e9:.1f} GB" if device != "cpu" else "not measured"
+    count = "all" if targets is None else str(targets)
+    return [shape.name, str(shape.tokens), count, dtype, f"{seconds:.1f}", peak, f"{share:.0%}"]
+
+
+def time_norms(width: int, device: str, count: int = 8) -> list[list[str]]:
+    """Time two ways to the nuclear norms of square float32 matrices, and say how far they are apart."""
+    matrices = torch.randn(count, width, width, device=device)
+    ways: dict[str, Callable[[Tensor], Tensor]] = {
+        "eigenvalues of the Gram matrix": singular_values,
+        "svdvals": torch.linalg.svdvals,
+    }
+    exact = torch.linalg.svdvals(matrices.double()).sum(-1)
+    return [
+        [
+            str(width),
+            name,
+            f"{min(_seconds(lambda way=way: way(matrices), device) for _ in range(3)) / count * 1e3:.2f}",
+            f"{float((way(matrices).sum(-1) / exact - 1).abs().max()):.0e}",
+        ]
+        for name, way in ways.items()
+    ]
+
+
+def gpu_report(device: str) -> str:
+    """Measure on a GPU what a CPU cannot say: long responses at the width of a 7B model, and which norm is faster."""
+    rows = [time_long(shape, n, dtype, device) for shape, n in GPU_SHAPES for dtype in ("float32", "bfloat16")]
+    head = ("shape", "tokens", "measured", "dtype", "seconds", "memory above the weights", "share of the limit")
+    norms = [row for width in NORM_WIDTHS for row in time_norms(width, device)]
+    ways = markdown_table(("width", "singular values", "ms per matrix", "largest relative error"), norms)
+    return f"{markdown_table(head, rows)}\n\n{ways}\n\n{_place(device)}; torch {torch.__version__}."
+
+
+def _allocated(device: str) -> int:
+    return torch.cuda.memory_allocated() if device != "cpu" else 0
+
+
+def _place(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device != "cpu" else f"CPU, {torch.get_num_threads()} threads"
 
 
 def seconds_of_probe(bridge: TransformerBridge, tokens: list[int], device: str) -> float:

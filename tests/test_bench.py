@@ -51,3 +51,21 @@ def test_a_probe_that_differs_from_the_plain_loop_is_not_timed(monkeypatch):
 def test_an_unknown_shape_is_one_sentence(capsys):
     assert main(["bench", "--shapes", "huge"]) == 2
     assert "choose among demo" in capsys.readouterr().err
+
+
+def test_the_report_for_gpus_measures_what_it_says(monkeypatch):
+    monkeypatch.setattr(bench, "NORM_WIDTHS", (40, 60))
+    tiny = Shape("tiny", 2, 16, 2, 1, 24, 12)
+    monkeypatch.setattr(bench, "GPU_SHAPES", ((tiny, None), (tiny, 4)))
+    lines = bench.gpu_report("cpu").splitlines()
+    assert [line.split(" | ")[1:4] for line in lines[2:6]] == [
+        ["12", n, d] for n in ("all", "4") for d in ("float32", "bfloat16")
+    ]
+    errors = [float(line.split("|")[4]) for line in lines[9:13]]
+    assert max(errors) < 1e-5
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so(capsys):
+    assert main(["bench", "--gpu"]) == 2
+    assert "no GPU" in capsys.readouterr().err

@@ -15,12 +15,21 @@ class Bench:
     sample: int = option("tokens that the plain loop is timed on", 4, type=int)
     repeats: int = option("timings of the probe, of which the best counts", 3, type=int)
 
+    gpu: bool = option("measure a 7B model's shape and the norms on this machine's GPU instead", False)
+
     def __call__(self) -> None:
         """Run the command."""
         from tqdm import tqdm
 
-        from inversion.bench import SHAPES, table, time_shape
+        from inversion.bench import SHAPES, gpu_report, table, time_shape
 
+        if self.gpu:
+            import torch
+
+            if not torch.cuda.is_available():
+                raise InputError("torch finds no GPU here; run it on a machine with one, or leave --gpu out.")
+            print(gpu_report("cuda"))
+            return
         chosen = [s for s in SHAPES if not self.shapes or s.name.startswith(self.shapes)]
         if not chosen or self.sample < 1 or self.repeats < 1:
             known = "; ".join(shape.name for shape in SHAPES)
