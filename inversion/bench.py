@@ -259,14 +259,14 @@ def table(timings: list[Timing], device: str) -> str:
     lines += [
         "",
         f"{_place(device)}; torch {torch.__version__}; float32; nuclear norm at q, k, v, o of every layer. "
-        f"Share of the limit: at the rate of torch.matmul, {rates[0]:.0f} Gflop/s; strict: at that of the probe's product if it is faster, "
-        f"{rates[1]:.0f} Gflop/s.",
+        f"Share of the limit: at the rate of torch.matmul, {rates[0]:.0f} Gflop/s; strict: at that of the probe's "
+        f"product if it is faster, {rates[1]:.0f} Gflop/s.",
     ]
     return "\n".join(lines)
 
 
 def time_long(shape: Shape, targets: int | None, dtype: str, device: str) -> list[str]:
-    """Probe a shape once, without the plain loop, which would not come to an end: one row of :func:`long_table`.
+    """Probe a shape once, without the plain loop, which would not come to an end: one row of :func:`gpu_report`.
 
     The share of the limit is at the rate of ``torch.matmul`` in the same dtype. Where tokens are drawn, the operations
     of all tokens count in proportion.
