@@ -15,7 +15,7 @@ from trl.rewards.other_rewards import get_soft_overlong_punishment
 from inversion.corrpo.baselines import METHODS
 from inversion.corrpo.config import CorrPOConfig
 from inversion.corrpo.trainer import CorrPOTrainer
-from inversion.demo.tasks import mixed_problems
+from inversion.demo.tasks import TASKS, Split, mixed_problems
 from inversion.errors import InputError
 from inversion.experiments.checkpoints import train_on
 from inversion.experiments.spec import DEMO, TrainSpec, flat_fields
@@ -121,11 +121,12 @@ def method_of(spec: TrainSpec) -> Any:
 def training_problems(spec: TrainSpec) -> tuple[list[Problem], list[Problem]]:
     """Return the problems to train on and the held-out ones, each with a scorer."""
     if spec.problems == DEMO:
-        # The split by prompt keeps the shipped held-out problems out of the training stream.
-        drawn = mixed_problems("train", spec.limit, spec.seed)
-        problems = [Problem(p.prompt, None, p.answer, p.task) for p in drawn]
-        source = str(PROBLEMS) if spec.held_out is None else spec.held_out
-        held_out = read_problems(source, spec.held_out_limit)
+        # The split by prompt keeps all held-out problems, the shipped ones among them, out of the training stream.
+        problems = _demo_problems(spec, "train", spec.limit, spec.seed)
+        if spec.task_options and spec.held_out is None:
+            held_out = _demo_problems(spec, "held_out", spec.held_out_limit, "held out")
+        else:
+            held_out = read_problems(str(PROBLEMS) if spec.held_out is None else spec.held_out, spec.held_out_limit)
     elif spec.held_out is not None:
         problems = read_problems(spec.problems, spec.limit, spec.seed, spec.task_options)
         held_out = read_problems(spec.held_out, spec.held_out_limit)
@@ -139,6 +140,17 @@ def training_problems(spec: TrainSpec) -> tuple[list[Problem], list[Problem]]:
         problems, held_out = both[: -spec.held_out_limit], both[-spec.held_out_limit :]
     problems, held_out = require_texts(problems, "training"), require_texts(held_out, "training")
     return _scored(spec, problems), _scored(spec, held_out)
+
+
+def _demo_problems(spec: TrainSpec, split: Split, limit: int, seed: int | str) -> list[Problem]:
+    """Draw problems of the demo's tasks, or of those that ``task_options`` names."""
+    chosen = spec.task_options.get("tasks", list(TASKS))
+    if set(spec.task_options) - {"tasks"} or not isinstance(chosen, list) or not chosen or set(chosen) - set(TASKS):
+        raise InputError(
+            f"task_options of demo may name tasks among {', '.join(TASKS)}, such as {{tasks: [chain_sum]}}."
+        )
+    drawn = mixed_problems(split, -(-limit // len(chosen)) * len(TASKS), seed)
+    return [Problem(p.prompt, None, p.answer, p.task) for p in drawn if p.task in chosen][:limit]
 
 
 def before_and_after(out: Path) -> str:

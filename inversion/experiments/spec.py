@@ -45,7 +45,7 @@ class TrainSpec:
     problems: ``demo`` (new problems of the shipped models' three tasks), a reasoning-gym task, or a JSONL or Parquet
         file with ``prompt`` and ``answer``.
     limit: Most training problems.
-    task_options: Settings of a reasoning-gym task's generator.
+    task_options: Settings of a reasoning-gym task's generator; with ``demo``, ``tasks``: names of some of the three.
     held_out: Where to measure before and after: a file as above; none for the shipped held-out problems with
         ``demo``, and otherwise the last ``held_out_limit`` of the problems, which are then not trained on.
     held_out_limit: Most problems to measure on.

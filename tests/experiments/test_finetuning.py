@@ -131,6 +131,13 @@ def test_held_out_problems_are_not_trained_on(problems):
     trained, held_out = training_problems(TrainSpec(limit=60))
     assert len(trained) == 60
     assert not {p.prompt for p in trained} & {p.prompt for p in held_out}
+    some = TrainSpec(limit=30, held_out_limit=20, task_options={"tasks": ["chain_sum", "number_sorting"]})
+    trained, held_out = training_problems(some)
+    assert (len(trained), len(held_out)) == (30, 20)
+    assert {p.task for p in trained} == {p.task for p in held_out} == {"chain_sum", "number_sorting"}
+    assert not {p.prompt for p in trained} & {p.prompt for p in held_out}
+    with pytest.raises(InputError, match="may name tasks among chain_sum"):
+        training_problems(TrainSpec(task_options={"tasks": ["juggling"]}))
 
 
 def arguments(problems, out, checkpoint):
