@@ -74,7 +74,7 @@ def watching(model: nn.Module) -> Iterator[Seen]:
         yield seen
 
 
-def allow_second_order(model: nn.Module) -> None:
+def allow_second_order(model: Any) -> None:
     """Let the last attention be differentiated twice, for good: fused kernels cannot be.
 
     Raises:
@@ -123,7 +123,7 @@ def token_strength(seen: Seen, model: nn.Module, input_ids: Tensor, mask: Tensor
     return torch.stack(lengths).mean(0)
 
 
-def token_entropy(seen: Seen, model: nn.Module, mask: Tensor) -> Tensor:
+def token_entropy(seen: Seen, model: Any, mask: Tensor) -> Tensor:
     """Return the entropy in bits at temperature 1 where ``mask`` says, (n,), in the graph."""
     model = without_wrapper(model)
 

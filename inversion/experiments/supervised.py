@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -190,12 +191,13 @@ def supervised_table(rows: pd.DataFrame) -> str:
         rows: ``supervised.csv``.
     """
     lines = []
-    for (condition, step), group in rows.groupby(["condition", "step"], sort=False):
-        cells = [_cell(group[name], form) for name, form in (("accuracy", ".1%"), ("rho_position", "+.2f"))]
-        lines.append([str(condition), str(step), str(len(group)), *cells])
+    for condition, step in rows[["condition", "step"]].drop_duplicates().itertuples(index=False):
+        group = rows[(rows.condition == condition) & (rows.step == step)]
+        accuracies, rhos = group.accuracy.to_numpy(float), group.rho_position.to_numpy(float)
+        lines.append([condition, str(step), str(len(group)), _cell(accuracies, ".1%"), _cell(rhos, "+.2f")])
     return text_table(("condition", "step", "seeds", "accuracy", "rho, positions"), lines)
 
 
-def _cell(values: pd.Series, form: str) -> str:
-    mean, low, high = seed_interval(values.to_numpy(float))
+def _cell(values: np.ndarray, form: str) -> str:
+    mean, low, high = seed_interval(values)
     return f"{mean:{form}}" + (f" [{low:{form}}, {high:{form}}]" if len(values) > 1 else "")

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from inversion.corrpo.rho import RHO_UNITS
+from inversion.corrpo.rho import RHO_UNITS, Unit
 from inversion.demo.tasks import CONNECTORS, EQUALS, TAKES
 from inversion.experiments.lineage.probing import run_folder
 from inversion.files import put
@@ -113,7 +113,7 @@ def masks(run: xr.Dataset) -> dict[str, np.ndarray]:
     }
 
 
-def _kept(run: xr.Dataset, keep: np.ndarray, unit: str, control: str, facts: dict[str, float]) -> dict[str, Any]:
+def _kept(run: xr.Dataset, keep: np.ndarray, unit: Unit, control: str, facts: dict[str, float]) -> dict[str, Any]:
     if not keep.any():
         empty = dict.fromkeys(NUMBERS[:4], np.nan)
         labels = {"norm": "nuclear", "unit": unit, "control": control}
