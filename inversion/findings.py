@@ -131,8 +131,6 @@ def sentences(found: Findings) -> list[str]:
         said.append(f"All of this is {found.run.sample}; inversion stats takes the whole run.")
     if c.n_responses < FEW:
         said.append(f"{c.n_responses} responses are few: take the interval as rough.")
-    if not tokens.attrs.get("complete", True):
-        said.append("The run is not finished; more responses are to come.")
     return said + [f"Note: {note}." for note in c.notes]
 
 

@@ -154,6 +154,16 @@ class Columns:
         )
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What the run itself lacks."""
+        lacking = self.run.attrs.get("unmeasured", 0)
+        missing = (f"{lacking:,} responses could not be measured and are not in the run",) if lacking else ()
+        unfinished = (
+            () if self.run.attrs.get("complete", True) else ("the run is not finished: more responses are to come",)
+        )
+        return missing + unfinished
+
+    @property
     def n_tokens(self) -> int:
         """Number of tokens."""
         return self.response.size

@@ -222,7 +222,12 @@ class Sampler:
             n_responses_left_out=responses_out,
             layers=strength.layers,
             projections=strength.projections,
-            notes=(*self.clusters.notes, *strength.notes, *left_out_notes(tokens_out, responses_out, lost)),
+            notes=(
+                *self.columns.notes,
+                *self.clusters.notes,
+                *strength.notes,
+                *left_out_notes(tokens_out, responses_out, lost),
+            ),
         )
 
     def _points_of(self, used: Mask) -> Points:

@@ -136,3 +136,13 @@ def test_unscored_responses_are_dropped_and_counted():
     assert f"2 responses left out ({unscored} tokens): no score" in str(found)
     assert found.a.n_responses + found.b.n_responses == 6
     assert "2 tokens left out: no entropy" in str(segments(run, "entropy", resamples=50))
+
+
+def test_what_the_run_itself_lacks_is_said():
+    run = RUN.assign_attrs(unmeasured=2, complete=False)
+    said = inversion.correlate(run, resamples=20).notes
+    assert said == (
+        "2 responses could not be measured and are not in the run",
+        "the run is not finished: more responses are to come",
+    )
+    assert inversion.correlate(RUN.assign_attrs(unmeasured=0, complete=True), resamples=20).notes == ()
