@@ -38,8 +38,8 @@ class Stats:
             control,
             self.norm,
             self.width,
-            method=self.method,
-            interval=self.interval,
+            method=self.method,  # pyright: ignore[reportArgumentType]
+            interval=self.interval,  # pyright: ignore[reportArgumentType]
             level=self.level,
             resamples=self.resamples,
             seed=self.seed,

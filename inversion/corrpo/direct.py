@@ -80,15 +80,15 @@ def allow_second_order(model: Any) -> None:
     Raises:
         InputError: The attention implementation has no way around its kernel.
     """
-    model = without_wrapper(model)
-    implementation = model.config._attn_implementation
+    bare: Any = without_wrapper(model)
+    implementation = bare.config._attn_implementation
     if implementation not in ("eager", "sdpa"):
         raise InputError(
             f"inversion_loss differentiates twice, which {implementation} attention cannot; load the model with "
             "attn_implementation sdpa or eager."
         )
-    q = last_projections(model)["q"]
-    attention = next(module for module in model.modules() if any(child is q for child in module.children()))
+    q = last_projections(bare)["q"]
+    attention = next(module for module in bare.modules() if any(child is q for child in module.children()))
     entered: list[AbstractContextManager] = []
 
     def enter(*_: Any) -> None:
@@ -125,10 +125,10 @@ def token_strength(seen: Seen, model: nn.Module, input_ids: Tensor, mask: Tensor
 
 def token_entropy(seen: Seen, model: Any, mask: Tensor) -> Tensor:
     """Return the entropy in bits at temperature 1 where ``mask`` says, (n,), in the graph."""
-    model = without_wrapper(model)
+    bare: Any = without_wrapper(model)
 
     def entropy(hidden: Tensor) -> Tensor:
-        log_probs = _transformed(model, model.get_output_embeddings()(hidden)).log_softmax(-1)
+        log_probs = _transformed(bare, bare.get_output_embeddings()(hidden)).log_softmax(-1)
         return -(log_probs.exp() * log_probs).sum(-1) / torch.log(log_probs.new_tensor(2.0))
 
     parts = _rows(seen.hidden, mask).split(ROWS_AT_ONCE)

@@ -116,7 +116,8 @@ def _fit(
             loss_of(linear(x)[:, 0], y).backward()
         optimizer.step()
     weight = kept[0].numpy() / spread
-    return weight, kept[1] - float(weight @ centre), *best
+    loss, epoch = best
+    return weight, kept[1] - float(weight @ centre), loss, epoch
 
 
 def _across(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:

@@ -143,7 +143,8 @@ def _draw_steering(steering: Any, ax: "Axes") -> None:
     for i, direction in enumerate(d for d in dict.fromkeys(steering.direction) if d != "no steering"):
         for condition in ("injected", "original"):
             both = pd.concat([steering[steering.direction == direction], none])
-            rows = both[both.condition == condition].sort_values("alpha")
+            chosen: Any = both[both.condition == condition]
+            rows = chosen.sort_values("alpha")
             looks = {**look(i), "linestyle": "-" if condition == "injected" else ":"}
             label = direction if condition == "injected" else None
             ax.plot(rows.alpha, rows.accuracy, label=label, markersize=3, linewidth=1, **looks)

@@ -34,6 +34,6 @@ def spread(model: PreTrainedModel, device_map: str | dict[str, Any], *, force_ho
             "the GPUs do not hold the model, and weights kept elsewhere are not probed; use a smaller dtype."
         )
     try:
-        return dispatch_model(hf_model, device_map, force_hooks=force_hooks)
+        return dispatch_model(hf_model, device_map, force_hooks=force_hooks)  # pyright: ignore[reportReturnType]
     except (ValueError, RuntimeError, AssertionError) as error:
         raise InputError(f"the device map cannot be followed: {first_line(error)}; use auto.") from error

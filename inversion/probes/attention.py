@@ -73,6 +73,7 @@ def _is_read(layer: nn.Module) -> bool:
 def _forward(layer: Any, implementation: str) -> Callable[..., Any]:
     if not isinstance(layer, JointQKVAttentionBridge):
         return layer.original_component.forward
+    bridge: Any = layer  # narrowed above to a class whose attributes may be None; those of an attention are not
     attend = AttentionInterface()[implementation]
 
     def forward(
@@ -82,7 +83,7 @@ def _forward(layer: Any, implementation: str) -> Callable[..., Any]:
         position_embeddings: tuple[Tensor, Tensor] | None = None,
         **__: Any,
     ) -> tuple[Tensor, None]:
-        heads, groups = layer.config.n_heads, getattr(layer.config, "n_key_value_heads", None)
+        heads, groups = bridge.config.n_heads, getattr(bridge.config, "n_key_value_heads", None)
         q, k, v, *_shape = layer._reshape_qkv_to_heads(  # (1, heads, T, d_head) each
             layer.q(hidden_states), layer.k(hidden_states), layer.v(hidden_states), heads, groups or heads
         )
@@ -91,7 +92,7 @@ def _forward(layer: Any, implementation: str) -> Callable[..., Any]:
         k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
         scale = q.shape[-1] ** -0.5
         if getattr(layer.config, "scale_attn_by_inverse_layer_idx", False):
-            scale /= layer._layer_idx + 1
+            scale /= bridge._layer_idx + 1
         mixed, _pattern = attend(layer, q, k, v, attention_mask, scaling=scale)  # (1, T, heads, d_head)
         return layer.o(mixed.flatten(2)), None
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +85,8 @@ def _span(model: TransformerBridge, gradient: SharedGradient, layer: int) -> Spa
 
 def _tokens(model: TransformerBridge, span: Span, longest: int) -> tuple[list[list[int]], float]:
     """Return the tokens in the span of layer 0, by position, nearest first, and the largest share of a vocabulary."""
-    vocabulary = model.original_model.get_input_embeddings().weight.shape[0]  # pyright: ignore[reportAttributeAccessIssue]
+    hf_model: Any = model.original_model
+    vocabulary = hf_model.get_input_embeddings().weight.shape[0]
     # What layer 0 reads of a token depends on nothing but itself, and its position where that is added to it.
     length = longest if positions_added(model) else 1
     few = max(1, ENTRIES_AT_ONCE // (length * span.width))
