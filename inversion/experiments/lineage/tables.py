@@ -19,7 +19,6 @@ from inversion.files import put
 from inversion.runs import load_responses, load_run
 from inversion.scoring import accuracy
 from inversion.statistics import Correlation, correlate, layer_map, partial, within_between, within_response_shuffle
-from inversion.statistics.options import Unit
 
 NORMS = ("nuclear", "frobenius", "logit_space")
 
