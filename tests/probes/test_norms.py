@@ -37,3 +37,14 @@ def test_an_outer_product_has_one_singular_value():
     for i in range(3):
         for name, expected in dumb_norms(torch.outer(delta[i], inputs[i])).items():
             assert found[name][i].item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_matrix_that_is_not_finite_has_no_singular_values_and_spoils_no_other(dtype, bad):
+    matrices = torch.randn(3, 9, 5, dtype=dtype)
+    expected = singular_values(matrices)
+    matrices[1, 4, 2] = bad
+    found = singular_values(matrices)
+    assert found[1].isnan().all()
+    assert torch.equal(found[[0, 2]], expected[[0, 2]])

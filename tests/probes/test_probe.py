@@ -326,6 +326,29 @@ def test_half_precision_is_close(family, dtype, bound):
     assert half.attrs["dtype"] == str(dtype).removeprefix("torch.")
 
 
+def test_broken_weights_give_nan_and_are_counted():
+    bridge = inversion.load_model(tiny_model("llama"))
+    assert inversion.probe(bridge, PROMPT, RESPONSE).attrs["not_finite"] == 0
+    with torch.no_grad():
+        bridge.blocks[1].mlp.original_component.up_proj.weight[3, 4] = torch.nan
+    with pytest.warns(UserWarning, match="14 of 14 tokens"):
+        broken = inversion.probe(bridge, PROMPT, RESPONSE, norms=NORMS)
+    assert broken.attrs["not_finite"] == 14
+    for name in ("entropy_bits", *NORMS):
+        assert broken[name].isnull().all()
+
+
+def test_numbers_too_large_for_the_dtype_give_nan_and_are_counted():
+    model = tiny_model("llama", dtype=torch.float16)
+    with torch.no_grad():
+        model.model.layers[0].self_attn.v_proj.weight *= 1e6
+    with pytest.warns(UserWarning, match="not finite"):
+        broken = inversion.probe(inversion.load_model(model), PROMPT, RESPONSE)
+    assert broken.attrs["not_finite"] > 0
+    assert not np.isinf(broken.nuclear).any()
+    assert not np.isinf(broken.frobenius).any()
+
+
 def test_attributes_name_the_measurement():
     capture = inversion.probe(inversion.load_model(tiny_model("llama")), PROMPT, RESPONSE, quantity="entropy")
     assert capture.attrs["quantity"] == "entropy"
