@@ -299,6 +299,8 @@ def _dataset(folder: str | os.PathLike[str], manifest: dict[str, Any]) -> xr.Dat
         if name in tokens.column_names:
             texts = name in ("token_text", "part")
             variables[name] = ("token", as_texts(tokens[name]) if texts else tokens[name].to_numpy())
+            tokens = tokens.drop_columns([name])  # a large run would else be held twice
+    pa.default_memory_pool().release_unused()
     variables |= _lists(folder, shapes)
     coords = {
         "layer": layers,
