@@ -56,7 +56,7 @@ def seconds(load: functools.partial, workers: Workers, given: list[Problem], sha
     begin = time.perf_counter()
     with open_pool(load, workers) as pool, tempfile.TemporaryDirectory() as folder:
         make = functools.partial(
-            make_plan, given, "random tokens", Measurement(), Generation(), Preparation(), 0, 16, shard
+            make_plan, given, "random tokens", Path(folder), Measurement(), Generation(), Preparation(), 0, 16, shard
         )
         plan = pool.call(make)
         warm = pool.share(plan)

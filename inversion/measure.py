@@ -26,7 +26,7 @@ from inversion.probes.capture import PROJECTIONS, select_layers, select_projecti
 from inversion.probes.gradients import QUANTITIES, Quantity
 from inversion.probes.probe import check_norms, package_versions
 from inversion.responses import Generation, Problem, Source, Written, end_tokens, write_responses
-from inversion.runs import Piece, RunWriter, check_folder, is_complete, token_table
+from inversion.runs import Piece, RunWriter, check_folder, is_complete, tidy, token_table
 
 BATCH = 16
 """Responses that are generated together."""
@@ -197,6 +197,7 @@ def measure_run(
         plan: Plan = pool.call(partial(make_plan, problems, source, folder, *settings, seed, batch, shard))
         check_folder(folder, plan.manifest, overwrite=overwrite)
         if not overwrite and is_complete(folder):
+            tidy(folder)
             return folder
         with owned(folder, wait=wait, part=part):
             writer = RunWriter(folder, plan.manifest, overwrite=overwrite)

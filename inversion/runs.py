@@ -14,6 +14,7 @@ import logging
 import os
 import shutil
 from collections.abc import Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ import pyarrow.parquet as pq
 import xarray as xr
 
 from inversion.errors import InputError, first_line
-from inversion.files import claim, holds, is_housekeeping, put
+from inversion.files import claim, holds, is_housekeeping, owned, put
 from inversion.stored import StoredLists, as_texts, row_groups
 
 logger = logging.getLogger(__name__)
@@ -183,6 +184,13 @@ def is_complete(folder: str | os.PathLike[str]) -> bool:
     if not (root / MANIFEST).is_file():
         return False
     return sum(record["responses"] for record in records(root).values()) == read_manifest(root)["responses"]["count"]
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a process left that was killed between a run's last shard and its own end."""
+    if any(is_housekeeping(path) or path.name == UNFINISHED for path in folder.iterdir()):
+        with suppress(InputError), owned(folder):  # whoever owns it does so too; a disk that is closed stays as it is
+            shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
 
 
 def summary(folder: str | os.PathLike[str]) -> str:

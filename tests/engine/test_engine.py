@@ -1,5 +1,7 @@
 import json
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -101,6 +103,15 @@ def test_a_run_of_which_all_is_kept_and_no_shard_stands(bridge, finished, tmp_pa
     folder = measure_run(bridge, PROBLEMS, tmp_path / "run", **{**OPTIONS, "shard": 20})
     assert probing[0] == []
     assert tables(folder)[0].equals(tables(finished)[0])
+
+
+def test_what_a_kill_after_the_last_shard_leaves_is_cleared(bridge, finished, tmp_path):
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    (folder / ".lock").touch()
+    (folder / ".owner.json").write_text("{}")
+    (folder / ".unfinished" / "0000000-0000001-2").mkdir(parents=True)
+    assert measure_run(bridge, PROBLEMS, folder, **OPTIONS) == folder
+    assert contents(folder) == contents(finished)
 
 
 def test_kept_responses_that_were_damaged_are_measured_again(bridge, finished, tmp_path, probing):

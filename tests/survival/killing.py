@@ -54,11 +54,11 @@ def _training(model):
         "problems": "problems.jsonl",
         "held_out_limit": 4,
         "device": "cpu",
-        "max_steps": 3,
+        "max_steps": 4,
         "per_device_train_batch_size": 4,
         "num_generations": 2,
         "max_completion_length": 6,
-        "save_steps": 1,
+        "save_steps": 2,
     }
     return [f"{name}={value}" for name, value in fields.items()]
 
