@@ -4,6 +4,7 @@
     python benchmarks/recover_limits.py noise     # gradient noise
     python benchmarks/recover_limits.py dtype     # float64, float32, bfloat16
     python benchmarks/recover_limits.py rounding  # predicted against measured distances to the span
+    python benchmarks/recover_limits.py real      # SmolLM2-135M-Instruct (extra real), on sentences of the docs
 
 Prints Markdown tables for docs/recover.md. Models with random weights are drawn at width 128; the shipped ones read
 held-out demo problems with the answers that ``slow`` would learn from. A point is the mean over batches.
@@ -11,7 +12,9 @@ held-out demo problems with the answers that ``slow`` would learn from. A point 
 
 import argparse
 import statistics
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
@@ -54,6 +57,11 @@ def texts(model, name: str, batch: int, length: int, seed: int) -> list[list[int
     if name.endswith("random"):
         generator = torch.Generator().manual_seed(seed)
         return torch.randint(2, VOCABULARY, (batch, length), generator=generator).tolist()
+    if name == "smollm2":
+        lines = (Path(__file__).parents[1] / "docs" / "definitions.md").read_text(encoding="utf-8").splitlines()
+        ids = [model.tokenizer(line).input_ids for line in lines if line[:1].isalpha()]
+        long = [row[:length] for row in ids if len(row) >= length]
+        return [long[(seed * batch + i) % len(long)] for i in range(batch)]
     problems = distinct_problems("spell_backward", "held_out", batch, seed)
     found = []
     for i, problem in enumerate(problems):
@@ -117,6 +125,17 @@ def dtypes(repeats: int) -> None:
     table(("model", "dtype", "batch", *HEAD), rows)
 
 
+def real(repeats: int) -> None:
+    rows = []
+    for dtype in ("float32", "bfloat16"):
+        model = load("smollm2", dtype)
+        for batch, length, level in ((1, 16, 0.0), (4, 16, 0.0), (8, 16, 0.0), (1, 16, 1e-2), (1, 16, 1e-1)):
+            share = mean_share(model, "smollm2", batch, length, repeats, level)
+            rows.append([dtype, str(batch), str(length), f"{level:g}", *show(*share)])
+            print(*rows[-1], file=sys.stderr, flush=True)
+    table(("dtype", "batch", "length", "noise", *HEAD), rows)
+
+
 def rounding(repeats: int) -> None:
     """Distances of what layers 0 and 1 really read, over what was predicted for them, and of every other token."""
     rows = []
@@ -150,12 +169,12 @@ def rounding(repeats: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("size", "noise", "dtype", "rounding"))
+    parser.add_argument("what", choices=("size", "noise", "dtype", "rounding", "real"))
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
     disable_progress_bar()
-    {"size": size, "noise": noise, "dtype": dtypes, "rounding": rounding}[options.what](options.repeats)
+    {"size": size, "noise": noise, "dtype": dtypes, "rounding": rounding, "real": real}[options.what](options.repeats)
 
 
 if __name__ == "__main__":

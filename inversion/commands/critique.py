@@ -31,12 +31,14 @@ class Critique:
         """Run the command."""
         if self.limit is not None and self.limit < 1:
             raise InputError(f"limit is {self.limit}; give at least 1.")
+        import torch
         from transformers.utils.logging import disable_progress_bar
 
         from inversion.critique import Settings, read_cases, study
         from inversion.critique.show import write_page
         from inversion.critique.steering import ALPHAS
         from inversion.models import load_model
+        from inversion.shipped import MODELS
 
         settings = Settings(
             max_new_tokens=self.max_new_tokens,
@@ -48,6 +50,8 @@ class Critique:
             seed=self.seed,
         )
         disable_progress_bar()
+        if self.model in MODELS:
+            torch.set_num_threads(1)  # models this small only lose by waiting for a second thread
         model = load_model(self.model, self.device, self.dtype)
         if self.cases == "demo":
             from inversion.critique.mistakes import demo_cases

@@ -16,12 +16,12 @@ class Recover:
     model: str = required("the model that the gradient was computed from: a shipped one, a folder or a hub id")
     out: str | None = option("also write the texts there, one JSON object per line", None)
     longest: int = option("give up on texts longer than this many tokens", 128, type=int)
-    prefixes: int = option("most beginnings of texts to keep while searching", 256, type=int)
+    prefixes: int | None = option("most beginnings to keep in the search; the rank by default", None, type=int)
     device: str = option("auto, cpu, cuda, ...", "auto")
 
     def __call__(self) -> None:
         """Run the command."""
-        if self.longest < 1 or self.prefixes < 1:
+        if self.longest < 1 or (self.prefixes is not None and self.prefixes < 1):
             raise InputError("longest and prefixes count tokens and beginnings; give 1 or more of each.")
         if self.out is not None:
             _require_place(self.out)

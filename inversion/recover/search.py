@@ -51,7 +51,8 @@ def recover(model: TransformerBridge, gradient: SharedGradient, *, longest: int 
         model: The model whose gradient it is, in the dtype of the gradient.
         gradient: From :func:`load_gradient` or :func:`text_gradient`.
         longest: Give up on texts longer than this many tokens.
-        prefixes: Most prefixes to keep; those nearest the span stay.
+        prefixes: Most prefixes to keep; those nearest the span stay. By default the rank of layer 1, since different
+            prefixes of one length have different directions there.
 
     Raises:
         InputError: The gradient is not of this model.
@@ -60,12 +61,12 @@ def recover(model: TransformerBridge, gradient: SharedGradient, *, longest: int 
     found = {"ranks": (spans[0].rank, spans[1].rank), "width": spans[0].width}
     limit = context_length(model)
     longest = min(longest, limit) if limit else longest
-    tokens, share = _tokens(model, spans[0], longest)
+    tokens, share, cut = _tokens(model, spans[0], longest)
     if not tokens or share > TELLING:
         what = "no token" if not tokens else f"{share:.0%} of the vocabulary"
         return Recovery(**found, reason=f"the span of layer 0, of rank {spans[0].rank}, holds {what}")
-    sequences, reason = _extend(model, spans[1], tokens, longest, prefixes)
-    return Recovery(sequences, tokens, reason=reason, **found)
+    sequences, reason = _extend(model, spans[1], tokens, longest, prefixes or spans[1].rank)
+    return Recovery(sequences, tokens, reason=reason or cut, **found)
 
 
 def _span(model: TransformerBridge, gradient: SharedGradient, layer: int) -> Span:
@@ -83,8 +84,11 @@ def _span(model: TransformerBridge, gradient: SharedGradient, layer: int) -> Spa
     return row_span(matrix, gradient.dtype, noise=gradient.noise, layer=layer)
 
 
-def _tokens(model: TransformerBridge, span: Span, longest: int) -> tuple[list[list[int]], float]:
-    """Return the tokens in the span of layer 0, by position, nearest first, and the largest share of a vocabulary."""
+def _tokens(model: TransformerBridge, span: Span, longest: int) -> tuple[list[list[int]], float, str]:
+    """Return the tokens in the span of layer 0, by position, the largest share of the vocabulary, and why it was cut.
+
+    Different tokens have different directions, so of those that fit there can be no more real ones than the rank.
+    """
     hf_model: Any = model.original_model
     vocabulary = hf_model.get_input_embeddings().weight.shape[0]
     # What layer 0 reads of a token depends on nothing but itself, and its position where that is added to it.
@@ -97,13 +101,16 @@ def _tokens(model: TransformerBridge, span: Span, longest: int) -> tuple[list[li
     distances = torch.cat(parts)  # (V, length)
     inside = distances < 1
     tokens: list[list[int]] = []
+    reason = ""
     for position in range(length):
         near = distances[:, position].argsort()
         kept = near[inside[near, position]].tolist()
         if not kept:
             break  # no text is that long
-        tokens.append(kept)
-    return tokens, inside.double().mean(0).amax().item()
+        if len(kept) > span.rank:
+            reason = f"more tokens fit the span of layer 0 than its rank, {span.rank}; the nearest were kept"
+        tokens.append(kept[: span.rank])
+    return tokens, inside.double().mean(0).amax().item(), reason
 
 
 def _extend(
@@ -124,7 +131,9 @@ def _extend(
         ended = [prefix for index, prefix in enumerate(live) if prefix and index not in extended]
         complete += [prefix for prefix in ended if not (rotary and len(prefix) > 1 and _constant(prefix))]
         if len(kept) > prefixes:
-            reason = f"more than {prefixes} prefixes fit the span of layer 1, of rank {span.rank}"
+            reason = (
+                f"more than {prefixes} prefixes fit the span of layer 1, of rank {span.rank}; the nearest were kept"
+            )
             if len(kept) > TELLING * len(tried):
                 return _without_beginnings(complete), reason
         live = [tried[index] for index in kept[:prefixes]]

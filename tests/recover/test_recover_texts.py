@@ -7,9 +7,9 @@ from tiny import tiny_model, token_ids
 import inversion
 from inversion.probes.capture import Site, frozen
 from inversion.probes.gradients.whole import WholePass
-from inversion.recover import recover, row_span, share_recovered, text_gradient
+from inversion.recover import Span, recover, row_span, share_recovered, text_gradient
 from inversion.recover.gradient import PROJECTIONS, SharedGradient, add_noise
-from inversion.recover.search import layer_inputs, positions_added
+from inversion.recover.search import _tokens, layer_inputs, positions_added
 
 
 def bridge(family, dtype=torch.float32, **overrides):
@@ -106,6 +106,19 @@ def test_few_tokens_in_more_places_than_dimensions_show_the_tokens_only():
     assert recovery.ranks[1] == 32
     assert not recovery.sequences
     assert "prefixes fit the span of layer 1, of rank 32" in recovery.reason
+
+
+def test_no_more_tokens_are_kept_than_there_are_directions():
+    """Where errors are large many tokens fit a span; no more than its rank can be real, and it is said."""
+    model = bridge("llama", vocab_size=400)
+    basis = torch.linalg.qr(torch.randn(32, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)).Q
+    vague = Span(basis, torch.full((3,), 1e9, dtype=torch.float64), 1.0, 0.3)
+    (kept,), share, reason = _tokens(model, vague, 8)
+    distances = vague.distances(layer_inputs(model, torch.arange(400)[:, None], 0)[:, 0])
+    assert share == pytest.approx((distances < 1).double().mean().item())
+    assert 3 < share * 400 < 200
+    assert kept == distances.argsort()[:3].tolist()
+    assert "than its rank, 3" in reason
 
 
 def test_noise_hides_texts_once_it_is_large_enough():
