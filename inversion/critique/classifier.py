@@ -23,8 +23,8 @@ class LayerProbe:
     paired_low, paired_high: Its 95 % interval, Wilson's.
     validation_loss: Cross-entropy, in nats, at the epoch that was kept.
     epoch: That epoch.
-    unrecovered: The same probability for answers that stayed wrong against undisturbed ones; NaN where there are
-        none. Where it is as high as ``auroc``, the classifier sees the error and not the recovery.
+    unrecovered: The same probability for answers that stayed wrong against undisturbed ones to the same problems; NaN
+        where there are none. Where it is as high as ``auroc``, the classifier sees the error and not the recovery.
     length: Length of the critique vector over the mean length of what it is the difference of.
     """
 
@@ -52,7 +52,7 @@ def fit_probes(
     train: tuple[np.ndarray, np.ndarray],
     validation: tuple[np.ndarray, np.ndarray],
     test: tuple[np.ndarray, np.ndarray],
-    unrecovered: np.ndarray,
+    unrecovered: tuple[np.ndarray, np.ndarray],
     *,
     resamples: int = 2000,
     seed: int = 0,
@@ -63,7 +63,7 @@ def fit_probes(
         train: Recovered and undisturbed answers of the same problems, (pairs, layers, d_model) each.
         validation: The same of other problems, which decide when to stop.
         test: The same of others again, which decide nothing.
-        unrecovered: Answers of test problems that stayed wrong, (n, layers, d_model).
+        unrecovered: Answers to test problems that stayed wrong, and the undisturbed ones to the same problems.
         resamples: Resamples of the test problems, pairs together.
         seed: Seed of the resampling.
     """
@@ -76,7 +76,7 @@ def fit_probes(
         wins = _across(*scores)
         low, high = _interval(wins, resamples, seed)
         own = int((scores[0] > scores[1]).sum())
-        stayed = auroc(unrecovered[:, layer] @ weight + offset, scores[1]) if len(unrecovered) else float("nan")
+        stayed = auroc(*(part[:, layer] @ weight + offset for part in unrecovered))
         recovered, undisturbed = train[0][:, layer], train[1][:, layer]
         length = np.linalg.norm(recovered.mean(0) - undisturbed.mean(0)) / np.linalg.norm(undisturbed, axis=1).mean()
         area, within = float(np.nanmean(wins)), interval(own, len(wins))

@@ -242,7 +242,8 @@ def _vectors_and_probes(
         return np.stack([means[name, n] for n in chosen]) if chosen else np.zeros(shape)
 
     both = {split: (stacked("injected", chosen), stacked("original", chosen)) for split, chosen in pairs.items()}
-    wrong = stacked("injected", [n for n in kinds["both wrong"] if splits[n] == "test"])
+    failed = [n for n in kinds["both wrong"] if splits[n] == "test"]
+    wrong = stacked("injected", failed), stacked("original", failed)
     probes = fit_probes(
         both["train"], both["validation"], both["test"], wrong, resamples=settings.resamples, seed=settings.seed
     )
@@ -366,7 +367,7 @@ def _matched(runs: dict[str, Any], answered: dict[str, list[Answered]], settings
 
     Both answers are right, so they are the same text; only what was thought before differs.
     """
-    differences: dict[str, list[float]] = {"strength, ratio of logarithms": [], "entropy, bits": []}
+    differences: dict[str, list[float]] = {"strength, logarithm of the ratio": [], "entropy, bits": []}
     pairs = list(zip(*(found[: settings.measured] for found in answered.values()), strict=True))
     for number, (original, injected) in enumerate(pairs):
         at = mark(injected.case, injected.text, settings.tags).correction
@@ -380,7 +381,7 @@ def _matched(runs: dict[str, Any], answered: dict[str, list[Answered]], settings
         values = [
             _token_at(runs[name], number, at if name == "injected" else place, settings.norm) for name in CONDITIONS
         ]
-        differences["strength, ratio of logarithms"].append(float(np.log(values[1][0] / values[0][0])))
+        differences["strength, logarithm of the ratio"].append(float(np.log(values[1][0] / values[0][0])))
         differences["entropy, bits"].append(values[1][1] - values[0][1])
     rows = [(name, *mean_interval(found, settings.seed, settings.resamples)) for name, found in differences.items()]
     return pd.DataFrame(rows, columns=["injected minus original", "problems", "mean", "low", "high"])

@@ -84,9 +84,7 @@ def section(tables: dict[str, Any]) -> str:
     if "strength" in tables:
         parts.append("Mean percentile within the response, 0 to 1, with bootstrap intervals over problems.")
         strength = tables["strength"][tables["strength"].problems > 0]
-        parts.append(
-            _table(strength, ("group", "measure", "place", "problems"), {"mean": _interval("mean", "{:+.2f}")})
-        )
+        parts.append(_table(strength, ("group", "measure", "place", "problems"), {"mean": _interval("mean", "{:.2f}")}))
         parts.append("The corrected token against the same token of the same answer without an error.")
         parts.append(
             _table(tables["matched"], ("injected minus original", "problems"), {"mean": _interval("mean", "{:+.3f}")})
@@ -98,8 +96,10 @@ def section(tables: dict[str, Any]) -> str:
 
 
 def _table(table: Any, plain: tuple[str, ...], cells: dict[str, Any]) -> str:
+    # By name, and each with its own type: a row as a Series would turn whole numbers into fractions.
     rows = [
-        [*(str(row[name]) for name in plain), *(cell(row) for cell in cells.values())] for _, row in table.iterrows()
+        [*(str(row[name]) for name in plain), *(cell(pd.Series(row, dtype=object)) for cell in cells.values())]
+        for row in table.to_dict("records")
     ]
     return markdown_table([*plain, *cells], rows)
 

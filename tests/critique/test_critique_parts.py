@@ -59,14 +59,14 @@ def answers(count, shift, rng, layers=2, width=8):
 def test_classifiers_find_the_layer_that_tells():
     rng = np.random.default_rng(0)
     parts = [(answers(60, 3.0, rng), answers(60, 0.0, rng)) for _ in range(3)]
-    noise, telling = fit_probes(*parts, answers(40, 3.0, rng), resamples=200)
+    noise, telling = fit_probes(*parts, (answers(40, 3.0, rng), answers(40, 0.0, rng)), resamples=200)
     assert telling.auroc > 0.95
     assert telling.low > 0.9
     assert telling.unrecovered > 0.95
     assert noise.low < 0.5 < noise.high
     assert noise.validation_loss > telling.validation_loss
     assert telling.length > 4 * noise.length
-    (only, _) = fit_probes(*parts, answers(0, 0.0, rng), resamples=200)
+    (only, _) = fit_probes(*parts, (answers(0, 0.0, rng),) * 2, resamples=200)
     assert np.isnan(only.unrecovered)
 
 
@@ -76,7 +76,7 @@ def test_the_interval_is_not_moved_by_the_likeness_of_the_two_answers_to_one_pro
     base = rng.standard_normal((3, 30, 1, 4))
     shifted = base + np.array([1e-2, 0, 0, 0])
     parts = [(shifted[i], base[i]) for i in range(3)]
-    (probe,) = fit_probes(*parts, base[2][:0], resamples=500)
+    (probe,) = fit_probes(*parts, (base[2][:0],) * 2, resamples=500)
     assert probe.low <= 0.5 < probe.auroc < probe.high < 0.52
     assert probe.paired in (0.0, 1.0)
     assert probe.paired_high - probe.paired_low < 0.13
@@ -86,7 +86,7 @@ def test_training_stops_where_validation_stops_improving():
     """Validation labels that contradict the training labels: the untrained classifier is the best."""
     rng = np.random.default_rng(1)
     good = answers(40, 3.0, rng), answers(40, 0.0, rng)
-    probe = fit_probes(good, good[::-1], good, answers(0, 0.0, rng), resamples=50)[1]
+    probe = fit_probes(good, good[::-1], good, (answers(0, 0.0, rng),) * 2, resamples=50)[1]
     assert probe.epoch == 0
     assert probe.validation_loss == pytest.approx(np.log(2))
 
