@@ -86,7 +86,8 @@ def _uncertainty(logits: Tensor, token_ids: Tensor) -> TokenUncertainty:
 
 def _log_softmax(logits: Tensor) -> Tensor:
     """Log-softmax that keeps its digits for a nearly certain token, where log p is close to 0."""
-    gap = logits - logits.amax(1, keepdim=True)
+    largest = logits.amax(1, keepdim=True)
+    gap = logits - largest.masked_fill(largest == math.inf, math.nan)  # Infinity over infinity is no probability.
     others = gap.exp().scatter(1, gap.argmax(1, keepdim=True), 0).sum(1, keepdim=True)
     return gap - torch.log1p(others)
 

@@ -49,3 +49,14 @@ def test_the_last_layer_reads_out_the_models_own_entropy(family):
     capture = inversion.probe(inversion.load_model(tiny_model(family)), tokens[:4], tokens[4:])
     np.testing.assert_allclose(capture.layer_entropy_bits[:, -1], capture.entropy_bits, rtol=1e-4)
     assert (abs(capture.layer_entropy_bits[:, 0] - capture.entropy_bits) > 1e-3).any()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_logits_that_are_not_finite_have_no_entropy_as_in_plain_torch(bad):
+    logits = torch.randn(3, 7)
+    logits[1, 4] = bad
+    found = token_uncertainty(logits, torch.tensor([0, 1, 2]))
+    probs = logits.double().softmax(1)
+    assert (-(probs * probs.log()).sum(1)).isnan().tolist() == [False, True, False]
+    for reading in found:
+        assert reading.isnan().tolist() == [False, True, False]
