@@ -41,6 +41,7 @@ _OTHERS = "|".join(
         "pandas",
         "pathlib",
         "pd",
+        "random",
         "torch",
         "transformer_lens",
         "transformers",
@@ -50,7 +51,15 @@ _OTHERS = "|".join(
         "xr",
     ]
 )
-nitpick_ignore_regex = [("py:.*", rf"({_OTHERS})\..*"), ("py:class", r"Axes|Figure|Tensor|optional|(dict|tuple)\[.*")]
+# Types of parameters that only code inside a room passes on.
+_INTERNAL = (
+    r"inversion\.(demo\.tasks\.DemoProblem|demo\.recipe\.Batch|figures\.panels\.Drawn|runs\.Piece|probes\.pace\.Pace)"
+)
+nitpick_ignore_regex = [
+    ("py:.*", rf"({_OTHERS})\..*"),
+    ("py:class", r"Axes|Figure|Tensor|optional|(dict|tuple)\[.*"),
+    ("py:class", _INTERNAL),
+]
 
 html_theme = "furo"
 html_title = f"inversion {release}"

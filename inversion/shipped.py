@@ -14,7 +14,7 @@ MODELS: dict[str, Path] = {name: _FOLDER / name for name in ("fast", "half", "sl
 """Shipped model name -> its folder (config.json, model.safetensors, tokenizer files, training.json)."""
 
 SMOLLM2 = "smollm2"
-"""Name of a real language model that the extra ``real`` makes available: :mod:`inversion.models.smollm2`."""
+"""Name of a real language model that the extra ``real`` makes available: ``inversion.models.smollm2``."""
 
 PROBLEMS: Path = _FOLDER / "problems.jsonl"
 """64 held-out problems, one per line: ``prompt``, ``answer``, ``task``."""

@@ -28,7 +28,7 @@ class Verdict:
 
     @property
     def outcome(self) -> str:
-        """Its name in :data:`OUTCOMES`."""
+        """Its name in ``OUTCOMES``."""
         return OUTCOMES[self.thinking, self.answer]
 
 

@@ -101,7 +101,7 @@ def place_table(
     """Return the mean percentile at each place, with intervals over problems, and paired differences, as a DataFrame.
 
     Args:
-        found: Group of responses -> :func:`response_places` of each.
+        found: Group of responses -> ``response_places`` of each.
         seed: Seed of the resampling.
         resamples: Resamples of the problems.
     """

@@ -166,7 +166,8 @@ def write_tables(spec: CompareSpec) -> None:
     done = [arm for arm in spec.arms() if arm.samples.is_file()]
     rows = pd.DataFrame([row for arm in done for row in json.loads(arm.samples.read_text(encoding="utf-8"))])
     curves = pd.concat([_curve(arm) for arm in done], ignore_index=True)
-    labels = rows[["method", "seed", "when"]].to_dict(orient="records")
+    keys = ["method", "seed", "when"]
+    labels = [dict(zip(keys, values, strict=True)) for values in rows[keys].itertuples(index=False)]
     layers = [label | row for label, part in zip(labels, rows.pop("layers"), strict=True) for row in part]
     rows.to_csv(out / "comparison.csv", index=False, float_format="%.6g")
     curves.to_csv(out / "curves.csv", index=False, float_format="%.6g")

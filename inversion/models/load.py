@@ -43,7 +43,7 @@ def load_model(
 
     Args:
         source: A Hugging Face hub id, a local folder, the name of a shipped model (``"fast"``, ``"half"``,
-            ``"slow"``), ``"smollm2"`` (see :mod:`inversion.models.smollm2`), a ``.gguf`` file, the folder of a PEFT
+            ``"slow"``), ``"smollm2"`` (see ``inversion.models.smollm2``), a ``.gguf`` file, the folder of a PEFT
             adapter, which is merged onto its base, or a loaded Hugging Face causal language model. A loaded model keeps
             its device and dtype, is left as it is, and shares its parameters with the bridge: later training steps show
             through. A bridge is returned unchanged.
@@ -56,7 +56,7 @@ def load_model(
         random_weights: Keep the architecture but draw new weights with ``seed``: the control model.
         seed: Seed of ``random_weights``.
         device_map: Spread the model over the devices of this machine instead: ``"auto"``, or which module goes where;
-            see :func:`inversion.models.spread.spread`.
+            see ``inversion.models.spread``.
 
     Raises:
         InputError: Nothing is there, it is not a causal language model, its weights are pickled, quantised, damaged
@@ -101,9 +101,9 @@ def load_checkpoint(
     random_weights: bool = False,
     seed: int = 0,
 ) -> tuple[PreTrainedModel, Any]:
-    """Return the Hugging Face model and the tokenizer that :func:`load_model` puts into a bridge.
+    """Return the Hugging Face model and the tokenizer that ``load_model`` puts into a bridge.
 
-    The arguments are those of :func:`load_model`. The tokenizer is None where the checkpoint has none.
+    The arguments are those of ``load_model``. The tokenizer is None where the checkpoint has none.
     """
     place, wanted, target = locate(source, gguf_file), _dtype(dtype), _device(device)
     if place.adapter:

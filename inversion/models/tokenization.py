@@ -68,7 +68,7 @@ def decode(tokenizer: Any, ids: Sequence[int]) -> str:
 
 
 def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """Return what each token adds to the text of all of them, so that together they are :func:`decode`'s text.
+    """Return what each token adds to the text of all of them, so that together they are ``decode``'s text.
 
     A token is decoded behind those before it, since many tokenizers drop the space that opens a text. Where several
     tokens make one character, it belongs to the last of them and the others are empty.

@@ -4,14 +4,14 @@ For a token with scalar s_i, read at sequence position n_i, the gradient of s_i 
 ``G = Delta_i^T A``: ``A`` (b, d_in) holds what the projection read at positions 0..n_i, and ``Delta_i`` (b, d_out) the
 gradient of s_i at what it wrote. This package computes Delta for many tokens at once, in one of three ways:
 
-* :class:`~inversion.probes.gradients.whole.WholeGraph`: one graph of the whole model, for models that need it;
-* :class:`~inversion.probes.gradients.cut.CutGraph`: the graph of one block at a time, from the last down, since blocks
+* ``WholeGraph``: one graph of the whole model, for models that need it;
+* ``CutGraph``: the graph of one block at a time, from the last down, since blocks
   talk through the residual stream only; memory then does not grow with depth;
-* :class:`~inversion.probes.gradients.rows.CutGraphWithRows`: the same, and the last block, above whose attention no
+* ``CutGraphWithRows``: the same, and the last block, above whose attention no
   position talks to another, gives all tokens' own rows in one backward pass.
 
 Positions after n_i cannot matter, so targets are taken in blocks that see their own prefix only.
-:func:`~inversion.probes.gradients.plans.plan_for` finds out on the model itself which way holds.
+``plan_for`` finds out on the model itself which way holds.
 """
 
 from inversion.probes.gradients.method import (

@@ -99,7 +99,7 @@ class Pass(ABC):
         """Return what gives the gradients of these targets."""
 
     def pull(self, outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> list[Tensor]:
-        """Return vector-Jacobian products for c cotangents at once, each (c, *shape of its input)."""
+        """Return vector-Jacobian products for c cotangents at once, each (c, ...) with the shape of its input."""
         if self.batched:
 
             def one(*cotangent: Tensor) -> tuple[Tensor, ...]:
