@@ -44,7 +44,9 @@ class Recovery:
 
 
 @torch.no_grad()
-def recover(model: TransformerBridge, gradient: SharedGradient, *, longest: int = 128, prefixes: int = 256) -> Recovery:
+def recover(
+    model: TransformerBridge, gradient: SharedGradient, *, longest: int = 128, prefixes: int | None = None
+) -> Recovery:
     """Recover the texts of a batch from its gradient, exactly or not at all.
 
     Args:
