@@ -245,24 +245,27 @@ def time_shape(shape: Shape, device: str = "cpu", sample: int = 4, repeats: int 
 
 def table(timings: list[Timing], device: str) -> str:
     """Lay timings out as a Markdown table, and say what they were taken on."""
-    lines = [
-        "| shape | tokens | plain loop, s/token | probe, s/token | times faster | share of the limit | strict share "
-        "| norms |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for t in timings:
-        lines.append(
-            f"| {t.shape} | {t.tokens} | {t.plain_seconds:.3g} | {t.probe_seconds:.3g} | {t.gain:.1f} | "
-            f"{t.share:.0%} | {t.strict_share:.0%} | {t.norms:.0%} |"
+    head = ("shape", "tokens", "plain loop, s/token", "probe, s/token", "times faster", "share of the limit")
+    rows = [
+        (
+            t.shape,
+            str(t.tokens),
+            f"{t.plain_seconds:.3g}",
+            f"{t.probe_seconds:.3g}",
+            f"{t.gain:.1f}",
+            f"{t.share:.0%}",
+            f"{t.strict_share:.0%}",
+            f"{t.norms:.0%}",
         )
+        for t in timings
+    ]
     rates = [max(t.matmul_rate for t in timings) / 1e9, max(t.product_rate for t in timings) / 1e9]
-    lines += [
-        "",
+    return (
+        f"{markdown_table((*head, 'strict share', 'norms'), rows)}\n\n"
         f"{_place(device)}; torch {torch.__version__}; float32; nuclear norm at q, k, v, o of every layer. "
         f"Share of the limit: at the rate of torch.matmul, {rates[0]:.0f} Gflop/s; strict: at that of the probe's "
-        f"product if it is faster, {rates[1]:.0f} Gflop/s.",
-    ]
-    return "\n".join(lines)
+        f"product if it is faster, {rates[1]:.0f} Gflop/s."
+    )
 
 
 def time_long(shape: Shape, targets: int | None, dtype: str, device: str) -> list[str]:
