@@ -127,6 +127,30 @@ def claim(
     return False
 
 
+def check_resumable(
+    folder: Path, name: str, record: Mapping[str, Any], *, what: str, remedy: str, resume: bool
+) -> None:
+    """Make sure that work which goes on only when asked to can start, or go on, in a folder; nothing is written.
+
+    Args:
+        folder: Where the work goes.
+        name: Name of the file in it that says what it holds.
+        record: What that file says of this piece of work, JSON types.
+        what: Name of the kind of work, such as ``training run``.
+        remedy: What to do if the folder holds another one.
+        resume: Whether to go on with what is there, rather than to start.
+
+    Raises:
+        InputError: It holds something else, or this piece of work although it is to start, or not although it is to
+            go on.
+    """
+    there = holds(folder, name, record, what=what, remedy=remedy)
+    if there and not resume:
+        raise InputError(f"{folder} holds this {what} already; go on with --resume or choose another out.")
+    if resume and not there:
+        raise InputError(f"{folder} holds no {what} to resume; leave --resume out.")
+
+
 def differences(there: Any, here: Any, name: str = "") -> list[str]:
     """Name the entries in which two records differ, those of inner records after a dot."""
     if isinstance(there, Mapping) and isinstance(here, Mapping):

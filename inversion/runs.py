@@ -199,13 +199,14 @@ def summary(folder: str | os.PathLike[str]) -> str:
     there, count = sum(record["responses"] for record in standing), read_manifest(folder)["responses"]["count"]
     unmeasured = sum(record["unmeasured"] for record in standing)
     text = f"{folder} is complete" if there == count else f"{folder} has {there} of {count} responses so far"
+    responses = load_responses(folder) if there else pd.DataFrame()
     if unmeasured:
-        reasons = load_responses(folder).error.dropna().value_counts()
+        reasons = responses.error.dropna().value_counts()
         text += f"; {unmeasured} of {there} responses could not be measured, {reasons.iloc[0]} of them: "
         text += str(reasons.index[0]).rstrip(".")
     if broken := sum(record["not_finite"] for record in standing):
         text += f"; {broken} tokens have readings that are not finite numbers"
-    again = load_responses(folder).get("retokenizes") if there else None
+    again = responses.get("retokenizes")
     respelt = 0 if again is None else int(again.eq(False).sum())
     if respelt:
         text += f"; {respelt} of {there} responses are other tokens when read again from their text, so reuse their "

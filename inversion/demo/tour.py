@@ -11,6 +11,7 @@ from inversion.responses import Generation, shipped_problems
 from inversion.runs import load_responses, load_run
 from inversion.scoring import accuracy
 from inversion.statistics import Correlation, correlate
+from inversion.statistics.results import with_interval
 from inversion.tables import text_table
 
 MAX_NEW_TOKENS = 200
@@ -52,14 +53,10 @@ def _table_row(name: str, path: Path, run: xr.Dataset, positions: Correlation) -
         str(accuracy(responses.score)),
         f"{responses.n_tokens.mean():.1f}",
         f"{float(run.entropy_bits.mean()):.2f}",
-        _interval(positions),
-        _interval(correlate(run, unit="token_type")),
-        _interval(correlate(run, norm="logit_space")),
+        with_interval(positions),
+        with_interval(correlate(run, unit="token_type")),
+        with_interval(correlate(run, norm="logit_space")),
     )
-
-
-def _interval(result: Correlation) -> str:
-    return f"{result.estimate:+.2f} [{result.low:+.2f}, {result.high:+.2f}]"
 
 
 def _figure(runs: dict[str, xr.Dataset], results: dict[str, Correlation], stem: Path) -> None:

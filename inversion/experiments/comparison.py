@@ -17,7 +17,7 @@ from inversion.experiments.finetuning import method_of, train, training_problems
 from inversion.experiments.sampling import divergence, draw_samples, pass_at_k
 from inversion.experiments.spec import TrainSpec, flat_fields, known_fields, parse_overrides, read_fields, unknown
 from inversion.experiments.tables import comparison_table
-from inversion.files import claim, holds, put
+from inversion.files import check_resumable, claim, put
 from inversion.models import load_model
 from inversion.responses import Generation, Problem
 from inversion.runs import load_responses, load_run
@@ -179,11 +179,7 @@ def _folder(spec: CompareSpec, resume: bool) -> Path:
     """Return the folder; what is there already must be this very comparison, to be resumed."""
     out = Path(spec.train.out).expanduser()
     remedy = f"go on with the settings of {out / RECORD}, or choose another out"
-    there = holds(out, RECORD, _record(spec), what="comparison", remedy=remedy)
-    if there and not resume:
-        raise InputError(f"{out} holds this comparison already; go on with --resume or choose another out.")
-    if resume and not there:
-        raise InputError(f"{out} holds no comparison to resume; leave --resume out.")
+    check_resumable(out, RECORD, _record(spec), what="comparison", remedy=remedy, resume=resume)
     return out
 
 

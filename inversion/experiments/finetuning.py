@@ -19,7 +19,7 @@ from inversion.demo.tasks import TASKS, Split, mixed_problems
 from inversion.errors import InputError
 from inversion.experiments.checkpoints import train_on
 from inversion.experiments.spec import DEMO, TrainSpec, flat_fields
-from inversion.files import claim, holds, put
+from inversion.files import check_resumable, claim, put
 from inversion.measure import measure_run
 from inversion.models import context_length, load_checkpoint, load_model, prompt_ids
 from inversion.responses import Generation, Problem, read_problems, require_texts
@@ -27,6 +27,7 @@ from inversion.runs import load_responses, load_run
 from inversion.scoring import Scorer, Unscorable, accuracy, score_of, scorer_for
 from inversion.shipped import PROBLEMS
 from inversion.statistics import correlate
+from inversion.statistics.results import with_interval
 from inversion.tables import text_table
 
 RECORD = "train.yaml"
@@ -165,7 +166,7 @@ def before_and_after(out: Path) -> str:
                 str(accuracy(responses.score)),
                 f"{responses.n_tokens.mean():.1f}",
                 f"{float(run.entropy_bits.mean()):.2f}",
-                *(f"{rho.estimate:+.2f} [{rho.low:+.2f}, {rho.high:+.2f}]" for rho in rhos),
+                *map(with_interval, rhos),
             )
         )
     return text_table(TABLE, rows)
@@ -184,11 +185,7 @@ def _results_folder(spec: TrainSpec, resume: bool) -> Path:
     """Return the folder of the results; what is there already must be this very training run, to be resumed."""
     out = Path(spec.out).expanduser()
     remedy = f"go on with {out / RECORD} as it stands, or choose another out"
-    there = holds(out, RECORD, flat_fields(spec), what="training run", remedy=remedy)
-    if there and not resume:
-        raise InputError(f"{out} holds this training run already; go on with --resume or choose another out.")
-    if resume and not there:
-        raise InputError(f"{out} holds no training run to resume; leave --resume out.")
+    check_resumable(out, RECORD, flat_fields(spec), what="training run", remedy=remedy, resume=resume)
     return out
 
 

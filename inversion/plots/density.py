@@ -10,6 +10,7 @@ import xarray as xr
 from inversion.errors import InputError
 from inversion.plots.style import POSITIVE, axes_or_new, house_style_alone
 from inversion.statistics import Correlation
+from inversion.statistics.results import with_interval
 from inversion.statistics.strengths import strength as strength_of
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def entropy_strength(
     ax.plot(points.middle_bits, points.middle_strength, color=POSITIVE, marker="o", markersize=2.5, linewidth=1)
     ax.set(xlabel="token entropy (bits)", ylabel=f"logit-gradient strength ({norm} norm)", title=title)
     if result is not None:
-        text = f"ρ = {result.estimate:+.2f} [{result.low:+.2f}, {result.high:+.2f}]"
+        text = f"ρ = {with_interval(result)}"
         box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
         ax.annotate(text, (0.03, 0.03), xycoords="axes fraction", fontsize=7, bbox=box)
     return ax

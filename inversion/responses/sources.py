@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from inversion.errors import InputError
+from inversion.errors import InputError, first_line
 
 FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 LONGEST_NUMBER = 4000  # digits; Python refuses to read a few more
@@ -144,7 +144,7 @@ def _folder_rows(path: Path, subset: str | None, split: str | None, limit: int |
     try:
         data = load_from_disk(str(path))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is a damaged data set ({_first_line(error)}); save it again.") from error
+        raise InputError(f"{path} is a damaged data set ({first_line(error)}); save it again.") from error
     if isinstance(data, DatasetDict):
         data = data[_choose("split", split, [str(name) for name in data], str(path))]
     elif split:
@@ -175,7 +175,7 @@ def _load(name: str, subset: str | None, split: str | None, revision: str | None
         raise
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise InputError(
-            f"cannot read a data set from {name}: {_first_line(error)}; give a file, a folder or a hub data set that "
+            f"cannot read a data set from {name}: {first_line(error)}; give a file, a folder or a hub data set that "
             "you can reach."
         ) from error
 
@@ -188,8 +188,3 @@ def _choose(what: str, wanted: str | None, there: Sequence[str], name: str) -> s
     if wanted not in there:
         raise InputError(f"{name} has no {what} {wanted}; choose among {', '.join(there)}.")
     return wanted
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__).rstrip(".")

@@ -232,6 +232,11 @@ def span(low: float, high: float, digits: int = 3) -> str:
     return f"[{number(low, digits)}, {number(high, digits)}]"
 
 
+def with_interval(result: "Estimate", digits: int = 2) -> str:
+    """An estimate and its interval for reading."""
+    return f"{number(result.estimate, digits)} {span(result.low, result.high, digits)}"
+
+
 def sizes(result: Correlation) -> str:
     """How much data: tokens, points and responses."""
     points = "" if result.n_points == result.n_tokens else f", {result.n_points} token types"
