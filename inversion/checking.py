@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from inversion.errors import InputError, first_line
 from inversion.files import owned, put
-from inversion.runs import file_fault, manifest_fault, read_manifest, read_record, shard_files
+from inversion.shards import file_fault, manifest_fault, read_manifest, read_record, shard_files
 
 COMMAND = "command.json"
 """The options of the ``inversion probe`` that measured a run, beside its manifest: what repairing it runs again."""

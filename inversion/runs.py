@@ -8,12 +8,11 @@ shard counts once it stands, and a run that was killed resumes at what is missin
 measured already are kept in the hidden folder ``.unfinished``, which a complete run no longer has.
 """
 
-import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +26,22 @@ import xarray as xr
 
 from inversion.errors import InputError, first_line
 from inversion.files import claim, holds, is_housekeeping, owned, put
+from inversion.shards import (
+    FORMAT,
+    MANIFEST,
+    checksum,
+    file_fault,
+    how_to_check,
+    manifest_fault,
+    read_manifest,
+    record_path,
+    records,
+    shard_files,
+)
 from inversion.stored import StoredLists, as_texts, row_groups
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "run.json"
-FORMAT = "inversion-run/2"
 UNFINISHED = ".unfinished"
 REMEDY = "choose a new folder or pass --overwrite"
 MOST_HELD = 2**30
@@ -102,11 +111,11 @@ class RunWriter:
         self.folder = Path(folder).expanduser()
         self.manifest = {"format": FORMAT, **manifest}
         claim(self.folder, MANIFEST, self.manifest, what="run", overwrite=overwrite, remedy=REMEDY)
-        self._manifest_sum = _fingerprint(self.folder / MANIFEST)["sha256"]
+        self._manifest_sum = checksum(self.folder / MANIFEST)["sha256"]
 
     def has(self, shard: int) -> bool:
         """Whether a shard stands whole."""
-        return _sidecar(self.folder, shard).is_file()
+        return record_path(self.folder, shard).is_file()
 
     def write(self, shard: int, captures: Sequence[xr.Dataset], responses: Sequence[dict[str, Any]]) -> None:
         """Write one shard: a capture and a row of ``RESPONSE_SCHEMA`` for each of its responses."""
@@ -125,7 +134,7 @@ class RunWriter:
         files, tables = {}, _as_tables(pieces, self.manifest)
         for name, table in zip(shard_files(shard), tables, strict=True):
             put(self.folder / name, lambda path, table=table: pq.write_table(table, path, write_page_checksum=True))
-            files[name] = _fingerprint(self.folder / name)
+            files[name] = checksum(self.folder / name)
         record = {
             "responses": len(pieces),
             "unmeasured": sum(piece.row.get("error") is not None for piece in pieces),
@@ -135,7 +144,7 @@ class RunWriter:
             "manifest": self._manifest_sum,
             "files": files,
         }
-        put(_sidecar(self.folder, shard), lambda path: path.write_text(json.dumps(record, indent=1) + "\n"))
+        put(record_path(self.folder, shard), lambda path: path.write_text(json.dumps(record, indent=1) + "\n"))
 
     def keep(self, pieces: Sequence[Piece]) -> None:
         """Keep responses of a shard that is not complete, so that a kill does not cost them."""
@@ -145,7 +154,7 @@ class RunWriter:
             for name, table in zip(("tokens.arrow", "responses.arrow"), _as_tables(pieces, self.manifest), strict=True):
                 with pa.OSFile(str(folder / name), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
                     writer.write_table(table)
-            sums = {path.name: _fingerprint(path) for path in sorted(folder.iterdir())}
+            sums = {path.name: checksum(path) for path in sorted(folder.iterdir())}
             (folder / "sums.json").write_text(json.dumps(sums))
 
         numbers = [piece.row["response"] for piece in pieces]
@@ -214,67 +223,6 @@ def summary(folder: str | os.PathLike[str]) -> str:
     return f"{text}; see it with: inversion stats {folder}" if there else text
 
 
-def records(folder: str | os.PathLike[str]) -> dict[int, dict[str, Any]]:
-    """Return the record of every shard that stands, by number: its files, their checksums, how much is in them.
-
-    Raises:
-        InputError: A record is damaged.
-    """
-    paths = sorted(Path(folder).expanduser().glob("shard-*.json"))
-    numbers = [(path, path.stem.removeprefix("shard-")) for path in paths]
-    return {int(number): read_record(path) for path, number in numbers if number.isdecimal()}
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """Return the record of one shard.
-
-    Raises:
-        InputError: It is damaged.
-    """
-    try:
-        record = json.loads(path.read_bytes())
-        counts = {name: int(record[name]) for name in ("responses", "unmeasured", "tokens", "not_finite")}
-        return {**record, **counts, "files": dict(record["files"])}
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise InputError(f"{path} is damaged; {_repair(path.parent)}.") from error
-
-
-def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return a run's manifest."""
-    path = Path(folder).expanduser() / MANIFEST
-    if not path.is_file():
-        raise InputError(f"there is no run in {folder}; give a folder that inversion probe has written.")
-    try:
-        manifest = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({first_line(error)}); measure the run again.") from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; correct its permissions.") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise InputError(f"{path} is not a manifest of format {FORMAT}; use the version that wrote it.")
-    if not _is_manifest(manifest):
-        raise InputError(f"{path} is damaged (entries are missing or of another kind); measure the run again.")
-    return manifest
-
-
-def _is_manifest(manifest: dict[str, Any]) -> bool:
-    """Whether all entries are there that reading needs."""
-    kinds = {"model": dict, "measurement": dict, "responses": dict, "versions": dict}
-    if not all(isinstance(manifest.get(name), kind) for name, kind in kinds.items()):
-        return False
-    measurement, responses = manifest["measurement"], manifest["responses"]
-    lists = [measurement.get(name) for name in ("norms", "layers", "projections")]
-    return (
-        all(isinstance(entries, list) and len(set(map(str, entries))) == len(entries) for entries in lists)
-        and all(isinstance(layer, int) for layer in lists[1])
-        and all(isinstance(name, str) for name in (*lists[0], *lists[2], measurement.get("quantity")))
-        and isinstance(responses.get("count"), int)
-        and isinstance(responses.get("shard", 1), int)
-        and responses.get("shard", 1) > 0
-        and "seed" in responses
-    )
-
-
 def load_run(folder: str | os.PathLike[str]) -> xr.Dataset:
     """Load a run as one dataset.
 
@@ -292,7 +240,9 @@ def load_run(folder: str | os.PathLike[str]) -> xr.Dataset:
     try:
         return _dataset(folder, manifest)
     except (KeyError, TypeError, IndexError, pa.ArrowException) as error:
-        raise InputError(f"the tables of the run in {folder} do not fit its manifest; {_repair(folder)}.") from error
+        raise InputError(
+            f"the tables of the run in {folder} do not fit its manifest; {how_to_check(folder)}."
+        ) from error
 
 
 def _dataset(folder: str | os.PathLike[str], manifest: dict[str, Any]) -> xr.Dataset:
@@ -364,7 +314,7 @@ def _standing(folder: str | os.PathLike[str], kind: str) -> list[tuple[Path, dic
     """Return the files of one kind that stand, and the records of their shards."""
     root, standing = Path(folder).expanduser(), records(folder)
     if fault := manifest_fault(root, standing.values()):
-        raise InputError(f"{root / MANIFEST} {fault}; {_repair(root)}.")
+        raise InputError(f"{root / MANIFEST} {fault}; {how_to_check(root)}.")
     if not standing:
         raise InputError(f"the run in {folder} has no finished part yet; let inversion probe go on.")
     return [(root / f"{kind}-{shard:05d}.parquet", record) for shard, record in standing.items()]
@@ -378,7 +328,7 @@ def _read_table(path: Path, record: dict[str, Any], without: Container[str]) -> 
             return pq.read_table(path, columns=names)
         except (pa.ArrowException, OSError) as error:
             fault = f"cannot be read ({first_line(error)})"
-    raise InputError(f"{path} {fault}; {_repair(path.parent)}.")
+    raise InputError(f"{path} {fault}; {how_to_check(path.parent)}.")
 
 
 def _lists(folder: str | os.PathLike[str], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, xr.Variable]:
@@ -390,28 +340,6 @@ def _lists(folder: str | os.PathLike[str], shapes: Mapping[str, tuple[int, ...]]
     if sum(variable.nbytes for variable in variables.values()) <= MOST_HELD:
         return {name: variable.load() for name, variable in variables.items()}
     return variables
-
-
-def manifest_fault(folder: Path, standing: Iterable[Mapping[str, Any]]) -> str | None:
-    """Say what is wrong with a run's manifest, or None where all shards were written with it."""
-    sums = {record.get("manifest") for record in standing}
-    if sums - {_fingerprint(folder / MANIFEST)["sha256"]}:
-        return "was changed: it is not the one that the shards were written with"
-    return None
-
-
-def file_fault(path: Path, record: dict[str, Any]) -> str | None:
-    """Say what is wrong with a file of a shard, or None where it is what the shard's record says."""
-    expected = record["files"].get(path.name)
-    if not path.is_file():
-        return "is missing"
-    if expected is None:
-        return "is not in its shard's record"
-    if path.stat().st_size != expected["bytes"]:
-        return f"is damaged: it has {path.stat().st_size} bytes instead of {expected['bytes']}"
-    if _fingerprint(path) != expected:
-        return "is damaged: its checksum is not the one it was written with"
-    return None
 
 
 def token_table(capture: xr.Dataset, row: Mapping[str, Any], manifest: dict[str, Any]) -> pa.Table:
@@ -450,7 +378,7 @@ def _read_kept(folder: Path) -> list[Piece]:
     names = ("tokens.arrow", "responses.arrow")
     try:
         sums = json.loads((folder / "sums.json").read_text())
-        if any(_fingerprint(folder / name) != sums[name] for name in names):
+        if any(checksum(folder / name) != sums[name] for name in names):
             return []
         tokens, rows = (pa.ipc.open_file(pa.BufferReader((folder / name).read_bytes())).read_all() for name in names)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
@@ -460,21 +388,3 @@ def _read_kept(folder: Path) -> list[Piece]:
         Piece(row, tokens.filter(pa.array(numbers == row["response"])) if row["error"] is None else None)
         for row in rows.to_pylist()
     ]
-
-
-def _fingerprint(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def shard_files(shard: int) -> tuple[str, str]:
-    """Return the names of a shard's tables: tokens, responses."""
-    return f"tokens-{shard:05d}.parquet", f"responses-{shard:05d}.parquet"
-
-
-def _sidecar(folder: Path, shard: int) -> Path:
-    return folder / f"shard-{shard:05d}.json"
-
-
-def _repair(folder: str | os.PathLike[str]) -> str:
-    return f"see what is whole with: inversion check {folder}"

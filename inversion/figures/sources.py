@@ -8,7 +8,7 @@ from typing import Any
 
 from inversion.errors import InputError
 from inversion.findings import Findings, findings_of, read_runs
-from inversion.runs import MANIFEST
+from inversion.shards import MANIFEST
 
 Table = Any
 """A pandas DataFrame. Its own annotations leave open whether a selection is a table, a column or a cell."""

@@ -17,7 +17,7 @@ with atheris.instrument_imports(include=["inversion"]):
     from inversion.experiments.spec import read_spec
     from inversion.responses import Source
     from inversion.responses.thinking import token_parts
-    from inversion.runs import read_manifest, read_record
+    from inversion.shards import read_manifest, read_record
 
 FOLDER = Path(tempfile.mkdtemp())
 SUFFIXES = ("jsonl", "json", "csv", "tsv")
