@@ -64,11 +64,17 @@ def bridge_of(model: Any) -> Any:
     """Return the bridge that shares the policy's parameters, built on first use."""
     model = without_wrapper(model)
     if model not in _BRIDGES:
-        # TRL and accelerate patch the instance's forward with closures over the policy. A copy would inherit them, run
-        # the policy instead of itself, and no hook of the bridge would fire.
-        with replaced({model: None}), torch.random.fork_rng():
-            _BRIDGES[model] = load_model(model)
+        _BRIDGES[model] = new_bridge(model)
     return _BRIDGES[model]
+
+
+def new_bridge(model: Any, tokenizer: Any = None) -> Any:
+    """Return a bridge that shares the policy's parameters and can write, given a tokenizer."""
+    model = without_wrapper(model)
+    # TRL and accelerate patch the instance's forward with closures over the policy. A copy would inherit them, run the
+    # policy instead of itself, and no hook of the bridge would fire.
+    with replaced({model: None}), torch.random.fork_rng():
+        return load_model(model, tokenizer=tokenizer)
 
 
 def without_wrapper(model: Any) -> Any:

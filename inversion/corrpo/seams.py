@@ -94,9 +94,9 @@ class SeamTrainer(GRPOTrainer):
         """``train`` or ``eval``."""
         return "train" if self.model.training else "eval"  # pyright: ignore[reportOptionalMemberAccess]
 
-    def note(self, name: str, value: float) -> None:
-        """Log a number; TRL averages over a logging step, leaving NaN out."""
-        self._metrics[self.mode][name].append(value)
+    def note(self, name: str, value: float, mode: str | None = None) -> None:
+        """Log a number of the mode, by default the present one; TRL averages over a logging step, leaving NaN out."""
+        self._metrics[mode or self.mode][name].append(value)
 
     @property
     def accumulation(self) -> float:

@@ -24,7 +24,8 @@ from inversion.runs import load_responses, load_run
 from inversion.scoring import accuracy
 from inversion.statistics import correlate
 
-SHIPPED = {name: Path(__file__).with_name(file) for name, file in (("demo", "compare.yaml"), ("rho", "rho.yaml"))}
+FILES = (("demo", "compare.yaml"), ("rho", "rho.yaml"), ("entropy", "entropy.yaml"))
+SHIPPED = {name: Path(__file__).with_name(file) for name, file in FILES}
 """Name of a shipped comparison -> its file."""
 SHARED = frozenset(("out", "seed", "model", "device", "problems", "limit", "task_options", "scorer", "temperature"))
 SHARED |= {"held_out", "held_out_limit", "max_completion_length"}
@@ -115,7 +116,8 @@ def read_compare_spec(config: str, overrides: Sequence[str] = ()) -> CompareSpec
     """Read a comparison: fields of :class:`CompareSpec` and of its ``train`` side by side.
 
     Args:
-        config: A YAML file, or the name of a shipped one: ``demo`` (the methods), ``rho`` (rho set by hand).
+        config: A YAML file, or the name of a shipped one: ``demo`` (the methods), ``rho`` (rho set by hand),
+            ``entropy`` (what becomes of entropy).
         overrides: As in :func:`~inversion.experiments.spec.read_spec`.
 
     Raises:
@@ -133,7 +135,8 @@ def compare_methods(spec: CompareSpec, *, resume: bool = False) -> Path:
 
     The folder holds ``compare.yaml``, ``METHOD/seed-S`` (what ``inversion train`` writes, and ``samples.json``),
     ``comparison.csv`` (a row for each method, seed and when: before or after), ``rho-by-layer.csv``, ``curves.csv`` (a
-    row for each logged step) and ``table.md``; the last four are brought up to date after every training run.
+    row for each logged step), ``entropy.csv`` (see :func:`entropy_rows`) and ``table.md``; the last five are brought up
+    to date after every training run.
 
     Args:
         spec: What to compare.
@@ -161,16 +164,20 @@ def compare_methods(spec: CompareSpec, *, resume: bool = False) -> Path:
 
 
 def write_tables(spec: CompareSpec) -> None:
-    """Write ``comparison.csv``, ``curves.csv`` and ``table.md`` from the trainings that are finished."""
+    """Write the tables and ``table.md`` from the trainings that are finished."""
     out = Path(spec.train.out).expanduser()
     done = [arm for arm in spec.arms() if arm.samples.is_file()]
     rows = pd.DataFrame([row for arm in done for row in json.loads(arm.samples.read_text(encoding="utf-8"))])
-    curves = pd.concat([_curve(arm) for arm in done], ignore_index=True)
+    logs = [(arm, pd.read_csv(arm.folder / "log.csv")) for arm in done]
+    curves = pd.concat([_curve(arm, log) for arm, log in logs], ignore_index=True)
+    entropy = [_labelled(arm, entropy_rows(log)) for arm, log in logs if "held_out_accuracy" in log]
     keys = ["method", "seed", "when"]
     labels = [dict(zip(keys, values, strict=True)) for values in rows[keys].itertuples(index=False)]
     layers = [label | row for label, part in zip(labels, rows.pop("layers"), strict=True) for row in part]
     rows.to_csv(out / "comparison.csv", index=False, float_format="%.6g")
     curves.to_csv(out / "curves.csv", index=False, float_format="%.6g")
+    if entropy:
+        pd.concat(entropy, ignore_index=True).to_csv(out / "entropy.csv", index=False, float_format="%.6g")
     pd.DataFrame(layers).to_csv(out / "rho-by-layer.csv", index=False, float_format="%.6g")
     (out / "table.md").write_text(comparison_table(rows, f"pass_at_{max(spec.pass_k)}"), encoding="utf-8")
 
@@ -243,11 +250,29 @@ def _by_layer(run: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _curve(arm: Arm) -> pd.DataFrame:
-    log = pd.read_csv(arm.folder / "log.csv")
+def _curve(arm: Arm, log: pd.DataFrame) -> pd.DataFrame:
     log = log[log["reward"].notna()]
     curve = pd.DataFrame({name: log[metric] for name, metric in CURVES.items() if metric in log})
     curve.insert(0, "step", log["step"])
-    curve.insert(0, "seed", arm.spec.seed)
-    curve.insert(0, "method", arm.name)
-    return curve
+    return _labelled(arm, curve)
+
+
+def _labelled(arm: Arm, rows: pd.DataFrame) -> pd.DataFrame:
+    rows.insert(0, "seed", arm.spec.seed)
+    rows.insert(0, "method", arm.name)
+    return rows
+
+
+def entropy_rows(log: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each time that the held-out problems were answered, from what a training run logged.
+
+    Columns: ``step``, updates made by then; ``accuracy`` and ``entropy_bits`` of the answers to the held-out problems;
+    ``tokens``, mean length of the responses written next; ``covariance`` and ``predicted_entropy_change`` (nats), means
+    over the updates until the next row.
+    """
+    log = log[log["covariance"].notna()]  # the updates, without what is logged at the end
+    log = log.assign(done=log["step"].shift(fill_value=0))
+    parts = log.groupby(log["held_out_accuracy"].notna().cumsum())
+    first, mean = parts.first(), parts[["covariance", "predicted_entropy_change"]].mean()
+    found = first[["done", "held_out_accuracy", "held_out_entropy_bits", "completions/mean_length"]]
+    return found.set_axis(["step", "accuracy", "entropy_bits", "tokens"], axis=1).join(mean).reset_index(drop=True)

@@ -18,6 +18,7 @@ from inversion.corrpo.trainer import CorrPOTrainer
 from inversion.demo.tasks import TASKS, Split, mixed_problems
 from inversion.errors import InputError
 from inversion.experiments.checkpoints import train_on
+from inversion.experiments.held_out import HeldOut
 from inversion.experiments.spec import DEMO, TrainSpec, flat_fields
 from inversion.files import check_resumable, claim, put
 from inversion.measure import measure_run
@@ -53,6 +54,11 @@ def train(spec: TrainSpec, *, resume: bool = False) -> Path:
     problems, held_out = training_problems(spec)
     out = _results_folder(spec, resume)
     trainer = build_trainer(spec, problems, out / "trainer")
+    if spec.held_out_every:
+        generation = Generation(spec.temperature, spec.max_completion_length)
+        trainer.add_callback(
+            HeldOut(trainer, held_out, spec.held_out_every, spec.held_out_samples, generation, spec.seed)
+        )
     # Only now that everything has proved usable: a failed start must not stand in the way of the next.
     main = trainer.accelerator.is_main_process
     if main:

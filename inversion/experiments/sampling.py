@@ -9,6 +9,7 @@ import torch
 
 from inversion.corrpo.gaming import filler_share, repeated_share
 from inversion.models import decode, prompt_ids
+from inversion.probes.entropy import token_uncertainty
 from inversion.responses import Generation, Problem, write_responses
 from inversion.scoring import score_of
 
@@ -105,12 +106,29 @@ def divergence(model: Any, start: Any, texts: Sequence[tuple[Sequence[int], Sequ
     """
     total, count = 0.0, 0
     for prompt, response in texts:
-        tokens = torch.tensor([[*prompt, *response]])
-        p, q = (
-            m.original_model(tokens.to(next(m.parameters()).device)).logits[0].double().cpu().log_softmax(-1)
-            for m in (model, start)
-        )
-        written = slice(len(prompt) - 1, len(prompt) + len(response) - 1)
-        total += float((p.exp() * (p - q))[written].sum())
+        p, q = (_logits(m, prompt, response).double().cpu().log_softmax(-1) for m in (model, start))
+        total += float((p.exp() * (p - q)).sum())
         count += len(response)
     return total / count
+
+
+@torch.no_grad()
+def mean_entropy_bits(model: Any, texts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> float:
+    """Return the entropy of softmax(z), at temperature 1, in bits, a mean over the tokens of responses.
+
+    Args:
+        model: A bridge.
+        texts: Token ids of prompts and responses.
+    """
+    total, count = 0.0, 0
+    for prompt, response in texts:
+        logits = _logits(model, prompt, response)
+        total += float(token_uncertainty(logits, torch.tensor(response)).entropy_bits.sum())
+        count += len(response)
+    return total / count
+
+
+def _logits(model: Any, prompt: Sequence[int], response: Sequence[int]) -> torch.Tensor:
+    """Return the logits that each token of a response was written from, (t, V)."""
+    tokens = torch.tensor([[*prompt, *response]], device=next(model.parameters()).device)
+    return model.original_model(tokens).logits[0, len(prompt) - 1 : -1]

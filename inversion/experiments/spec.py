@@ -49,6 +49,9 @@ class TrainSpec:
     held_out: Where to measure before and after: a file as above; none for the shipped held-out problems with
         ``demo``, and otherwise the last ``held_out_limit`` of the problems, which are then not trained on.
     held_out_limit: Most problems to measure on.
+    held_out_every: Steps after which the held-out problems are answered again, for accuracy and entropy along training;
+        0 for never.
+    held_out_samples: Answers to each of them then.
     scorer: Of answers in a file: ``tags``, exact match between answer tags, or ``math``, math-verify.
     out: Folder of the results.
     device: ``auto`` or ``cpu``.
@@ -72,6 +75,8 @@ class TrainSpec:
     task_options: dict[str, Any] = field(default_factory=dict)
     held_out: str | None = None
     held_out_limit: int = 64
+    held_out_every: int = 20
+    held_out_samples: int = 1
     scorer: Literal["tags", "math"] = "tags"
     out: str = "runs/train"
     device: Literal["auto", "cpu"] = "auto"
@@ -95,6 +100,8 @@ class TrainSpec:
         for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; give at least 1.")
+        if self.held_out_every < 0:
+            raise InputError(f"held_out_every is {self.held_out_every}; give a number of steps, or 0 for never.")
         if self.num_generations < 2:
             raise InputError(f"num_generations is {self.num_generations}; a group needs at least 2.")
         if self.temperature <= 0:
@@ -120,6 +127,7 @@ class TrainSpec:
 _COUNTS = (
     "limit",
     "held_out_limit",
+    "held_out_samples",
     "max_steps",
     "per_device_train_batch_size",
     "max_completion_length",

@@ -18,7 +18,7 @@ from inversion.errors import InputError
 from inversion.experiments.checkpoints import last_checkpoint, remove_torn
 from inversion.experiments.finetuning import training_problems
 from inversion.experiments.spec import TrainSpec, flat_fields, read_spec
-from inversion.runs import load_responses
+from inversion.runs import load_responses, load_run
 
 ROWS = [{"prompt": f"Spell this word backward (example: sun -> nus): {w}", "answer": w[::-1]} for w in ("cat", "dog")]
 
@@ -238,3 +238,24 @@ def test_anothers_model_is_not_taken_for_ones_own(tmp_path, problems, checkpoint
     (tmp_path / "out" / "model" / "config.json").write_text("{}")
     assert main(["train", "demo", *arguments(problems, tmp_path / "out", checkpoint)]) == 2
     assert "choose a new folder" in capsys.readouterr().err
+
+
+def test_answering_held_out_problems_changes_nothing_that_is_trained(tmp_path, problems, checkpoint):
+    # With dropout, which draws from the global random state and shows a policy that was left in evaluation mode.
+    model = checkpoint("llama", max_position_embeddings=128, attention_dropout=0.1)
+    rows = {}
+    for every in (0, 2):
+        given = [*arguments(problems, tmp_path / str(every), checkpoint), f"model={model}", f"held_out_every={every}"]
+        assert main(["train", "demo", *given, "num_iterations=2", "max_steps=6"]) == 0
+        rows[every] = pd.read_csv(tmp_path / str(every) / "log.csv")
+    without, along = weights(tmp_path / "0"), weights(tmp_path / "2")
+    assert all(torch.equal(without[name], along[name]) for name in without)
+    assert rows[0]["reward"].equals(rows[2]["reward"])
+    assert "held_out_accuracy" not in rows[0]
+    measured = rows[2][rows[2]["held_out_accuracy"].notna()]
+    assert measured["step"].tolist() == [1, 3, 5]
+    # The first are of the model as it was, which the probe has measured in the same answers.
+    before = load_run(tmp_path / "2" / "before")
+    assert measured["held_out_entropy_bits"].iloc[0] == pytest.approx(float(before.entropy_bits.mean()), rel=1e-5)
+    assert measured["held_out_accuracy"].iloc[0] == load_responses(tmp_path / "2" / "before").score.mean()
+    assert measured["held_out_entropy_bits"].nunique() == 3
