@@ -28,7 +28,7 @@ from transformers.utils.logging import disable_progress_bar
 import inversion
 from inversion.critique import Settings, study
 from inversion.critique.mistakes import demo_cases
-from inversion.critique.show import critique_figure, read_tables
+from inversion.figures.of_critique import critique_figure, read_tables
 
 disable_progress_bar()
 model = inversion.load_model("slow")

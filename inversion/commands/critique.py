@@ -15,6 +15,7 @@ class Critique:
     cases: str = option("demo, or a file with question, ground_truth and search (a trace up to an error)", "demo")
     limit: int | None = option("most problems; of the demo 240 by default", None, type=int)
     scorer: str = option("how thinking and answers of a file are scored", "number", choices=("number", "math"))
+    plain: bool = option("of a file: the model has no think tags, so open none and judge whole responses", False)
     layer: int | None = option("layer to steer; by default that of the best classifier", None, type=int)
     alphas: tuple[float, ...] | None = option(
         "coefficients with commas; -1 to 1 by 0.2 by default", None, type=decimals
@@ -31,12 +32,14 @@ class Critique:
         """Run the command."""
         if self.limit is not None and self.limit < 1:
             raise InputError(f"limit is {self.limit}; give at least 1.")
+        if self.plain and self.cases == "demo":
+            raise InputError("the demo's cases are made for models that think; give a file with --cases.")
         import torch
         from transformers.utils.logging import disable_progress_bar
 
         from inversion.critique import Settings, read_cases, study
-        from inversion.critique.show import write_page
         from inversion.critique.steering import ALPHAS
+        from inversion.figures.of_critique import write_page
         from inversion.models import load_model
         from inversion.shipped import MODELS
 
@@ -59,7 +62,8 @@ class Critique:
             cases = demo_cases(self.limit or 240, self.seed)
         else:
             name = str(model.cfg.model_name)
-            cases = read_cases(self.cases, model.tokenizer, limit=self.limit, scorer=self.scorer, model=name)
+            options = {"limit": self.limit, "scorer": self.scorer, "plain": self.plain, "model": name}
+            cases = read_cases(self.cases, model.tokenizer, **options)
         folder = study(model, cases, self.out, settings, source=self.cases)
         print(write_page(folder))
         print(f"{folder} holds the tables, critique.md and the figure critique.pdf; its runs are ordinary ones:")

@@ -10,7 +10,7 @@ from inversion.commands.options import option, required
 class Report:
     """Write one self-contained HTML page about one or several runs, with a reader for their responses."""
 
-    runs: Sequence[str] = option("folders of runs", nargs="+", metavar="RUN")
+    runs: Sequence[str] = option("folders of runs or of inversion critique", nargs="+", metavar="RUN")
     out: str = required("HTML file to write")
     norm: str = option("nuclear, frobenius, spectral or l1, for summary and figures", "nuclear")
     resamples: int = option("resamples of the responses", 2000, type=int)

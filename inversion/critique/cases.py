@@ -33,6 +33,7 @@ class Case:
     conclude: Puts what a chain of thought concludes into the form that ``score`` reads.
     task: Name of the task.
     prompt_token_ids: The prompt as ids, where a chat template wrote it; else None.
+    plain: The model does not think: no tag is in ``opening``, and responses are judged whole.
     """
 
     prompt: str
@@ -43,6 +44,7 @@ class Case:
     conclude: Callable[[str], str] = whole
     task: str = ""
     prompt_token_ids: tuple[int, ...] | None = None
+    plain: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.error[0] < self.error[1] <= len(self.opening):
@@ -61,6 +63,7 @@ def read_cases(
     limit: int | None = None,
     scorer: str = "number",
     tags: tuple[str, str] = THINK_TAGS,
+    plain: bool = False,
     model: str = "the model",
 ) -> list[Case]:
     """Read cases from a file with the columns ``question``, ``ground_truth`` and ``search``.
@@ -75,6 +78,7 @@ def read_cases(
         limit: Most cases to read.
         scorer: ``number`` or ``math``, of thinking and of the final answer.
         tags: What opens and what closes the model's thinking.
+        plain: The model does not think: open no thinking, and judge responses whole.
         model: Its name for messages.
 
     Raises:
@@ -91,14 +95,15 @@ def read_cases(
         raise InputError(f"no row of {source} has a number in its search, so none can hold a wrong result.")
     frame = Frame(chat=getattr(tokenizer, "chat_template", None) is not None)
     framed = frame.apply([Problem(str(row["question"])) for row in usable], tokenizer, model)
-    return [_case(problem, row, scorer, tags) for problem, row in zip(framed, usable, strict=True)]
+    return [_case(problem, row, scorer, tags, plain) for problem, row in zip(framed, usable, strict=True)]
 
 
-def _case(problem: Problem, row: dict[str, Any], scorer: str, tags: tuple[str, str]) -> Case:
+def _case(problem: Problem, row: dict[str, Any], scorer: str, tags: tuple[str, str], plain: bool) -> Case:
     trace, answer = str(row["search"]), str(row["ground_truth"])
-    opening = trace if opens_thinking(problem.prompt, tags) else f"{tags[0]}\n{trace}"
+    opening = trace if plain or opens_thinking(problem.prompt, tags) else f"{tags[0]}\n{trace}"
     last = list(NUMBER.finditer(opening))[-1]
     score = scorer_for(scorer, answer)
     if score is None:
         raise InputError(f"scorer {scorer!r} scores nothing; choose number or math.")
-    return Case(problem.prompt, opening, last.span(), answer, score, prompt_token_ids=problem.prompt_token_ids)
+    ids = problem.prompt_token_ids
+    return Case(problem.prompt, opening, last.span(), answer, score, prompt_token_ids=ids, plain=plain)

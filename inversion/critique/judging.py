@@ -39,7 +39,13 @@ def split_response(response: str, tags: tuple[str, str] = THINK_TAGS) -> tuple[s
 
 
 def judge(case: Case, response: str, tags: tuple[str, str] = THINK_TAGS) -> Verdict:
-    """Judge a response, opening included; what is missing or cannot be scored is not right."""
+    """Judge a response, opening included; what is missing or cannot be scored is not right.
+
+    Of a model that does not think, the whole response is judged, as both.
+    """
+    if case.plain:
+        right = case.score(response) == 1
+        return Verdict(right, right)
     thinking, answer = split_response(response, tags)
     thinking = thinking.removeprefix(tags[0])
     return Verdict(case.score(case.conclude(thinking)) == 1, bool(answer) and case.score(answer) == 1)
@@ -56,11 +62,11 @@ def rates(verdicts: Mapping[str, Sequence[Verdict]], tasks: Sequence[str]) -> An
 
     Args:
         verdicts: Condition -> verdicts of all problems, in one order.
-        tasks: Task of each problem.
+        tasks: Task of each problem; empty where it has none.
     """
     rows = []
     for condition, found in verdicts.items():
-        for task in dict.fromkeys(["all", *tasks]):
+        for task in dict.fromkeys(["all", *filter(None, tasks)]):
             chosen = [v for v, own in zip(found, tasks, strict=True) if task in ("all", own)]
             counts = {name: sum(v.outcome == name for v in chosen) for name in OUTCOMES.values()}
             counts["answer right"] = sum(v.answer for v in chosen)

@@ -38,7 +38,7 @@ def correction(case: Case, response: str, tags: tuple[str, str] = THINK_TAGS) ->
     None where the answer is wrong, cannot be found, or says the same as the thinking.
     """
     thinking, answer = split_response(response, tags)
-    if not answer or case.score(answer) != 1:
+    if case.plain or not answer or case.score(answer) != 1:
         return None
     given = tagged_answer(answer) or case.answer
     at = answer.rfind(given)

@@ -250,7 +250,7 @@ def _by_layer(run: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _curve(arm: Arm, log: pd.DataFrame) -> pd.DataFrame:
+def _curve(arm: Arm, log: Any) -> pd.DataFrame:
     log = log[log["reward"].notna()]
     curve = pd.DataFrame({name: log[metric] for name, metric in CURVES.items() if metric in log})
     curve.insert(0, "step", log["step"])
@@ -263,7 +263,7 @@ def _labelled(arm: Arm, rows: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def entropy_rows(log: pd.DataFrame) -> pd.DataFrame:
+def entropy_rows(log: Any) -> pd.DataFrame:
     """Return a row for each time that the held-out problems were answered, from what a training run logged.
 
     Columns: ``step``, updates made by then; ``accuracy`` and ``entropy_bits`` of the answers to the held-out problems;

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inversion.errors import InputError
+from inversion.figures.of_entropy import covariance_figure, entropy_curves_figure, law_figure
 from inversion.figures.of_lineage import (
     controls_figure,
     finetune_figure,
@@ -44,6 +45,9 @@ FIGURES: dict[str, Recipe] = {
     "specification-curve": Recipe(specification_figure, "a run, or lineage.csv with the stage finetune"),
     "training-comparison": Recipe(comparison_figure, "comparison.csv of inversion train compare"),
     "training-curves": Recipe(training_curves_figure, "curves.csv of inversion train compare"),
+    "entropy-law": Recipe(law_figure, "entropy.csv of inversion train compare with 8 or more points a curve"),
+    "entropy-covariance": Recipe(covariance_figure, "entropy.csv of inversion train compare"),
+    "entropy-curves": Recipe(entropy_curves_figure, "entropy.csv of inversion train compare"),
 }
 
 

@@ -14,11 +14,13 @@ Table = Any
 """A pandas DataFrame. Its own annotations leave open whether a selection is a table, a column or a cell."""
 KEYS = ("seed", "stage", "step")
 NUMBERS = ("estimate", "low", "high")
+ENTROPY = ("entropy_bits", "tokens", "covariance", "predicted_entropy_change")
 NEEDED: dict[str, tuple[str, ...]] = {
     "lineage": (*KEYS, "texts", "norm", "unit", "control", *NUMBERS, "accuracy"),
     "layers": (*KEYS, "layer", "projection", *NUMBERS, "q_value"),
     "comparison": ("method", "seed", "when", "accuracy", "rho_position", "rho_token_type"),
     "curves": ("method", "seed", "step", "accuracy", "rho"),
+    "entropy": ("method", "seed", "step", "accuracy", *ENTROPY),
 }
 """Tables by the name of their file, and the columns that the figures need."""
 STAGES = {

@@ -14,6 +14,7 @@ from inversion.errors import InputError
 from inversion.findings import findings_of, read_runs, sample_of
 from inversion.report.data import MOST_VALUES, run_payload
 from inversion.report.page import page
+from inversion.report.studies import runs_and_studies, study_of
 from inversion.report.summary import summarise
 
 __all__ = ["report_html", "write_report"]
@@ -33,7 +34,8 @@ def report_html(
     """Return the page as text; the same runs and options give the same text.
 
     Args:
-        folders: Run folders; the reader shows two of them side by side.
+        folders: Run folders; the reader shows two of them side by side. A folder of ``inversion critique`` stands for
+            its two runs, and has a section of its own; so has the study that a run belongs to.
         norm: Norm of the strength in summary and figures; the reader offers all that were measured.
         most_values: Norms of single layers and projections that the page may hold; beyond, it holds
             the means over either.
@@ -44,11 +46,13 @@ def report_html(
         InputError: There is no run in a folder, or it lacks the norm.
     """
     seed = options.get("seed", 0)
-    runs = [sample_of(run, most_tokens // len(folders), seed) for run in read_runs([str(f) for f in folders])]
+    places, studies = runs_and_studies(folders)
+    runs = [sample_of(run, most_tokens // len(places), seed) for run in read_runs(places)]
     found = [findings_of(run, norm, **options) for run in runs]
     names = ", ".join(run.name for run in runs)
     data = {"norm": norm, "runs": [run_payload(run, most_values // len(runs)) for run in runs]}
-    return page(f"Entropy-gradient inversion: {names}", summarise(found, norm, **options), data)
+    shown = [study_of(study) for study in studies]
+    return page(f"Entropy-gradient inversion: {names}", summarise(found, norm, **options), data, shown)
 
 
 def write_report(

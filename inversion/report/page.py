@@ -7,12 +7,14 @@ the data, which is JSON that HTML cannot read as anything else.
 import base64
 import hashlib
 import json
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from inversion.report.studies import Study
 from inversion.report.summary import Summary
 
 POLICY = (
@@ -20,13 +22,14 @@ POLICY = (
 )
 
 
-def page(title: str, summary: Summary, data: Any) -> str:
+def page(title: str, summary: Summary, data: Any, studies: Sequence[Study] = ()) -> str:
     """Return the HTML of the page.
 
     Args:
         title: Plain text.
         summary: Its first part, plain text.
         data: What the script reads, in JSON types.
+        studies: Sections between the figures and the reader, plain text.
     """
     style, script = (files("inversion.report").joinpath(name).read_text(encoding="utf-8") for name in _PARTS)
     environment = Environment(
@@ -40,6 +43,7 @@ def page(title: str, summary: Summary, data: Any) -> str:
         policy=POLICY.format(style=source_hash(style), script=source_hash(script)),
         title=title,
         summary=summary,
+        studies=studies,
         style=Markup(style),
         script=Markup(script),
         data=Markup(embedded_json(data)),

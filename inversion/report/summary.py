@@ -123,6 +123,11 @@ def _picture(draw: Any, height: float, columns: int, caption: str) -> Picture:
     figure, axes = new_figure(PAGE_INCHES if columns > 1 else PAGE_INCHES * 0.75, height, columns, sharey=True)
     with style():
         draw(axes)
-        buffer = BytesIO()
-        figure.savefig(buffer, format="png", metadata={"Software": "inversion"})
+        return picture_of(figure, caption)
+
+
+def picture_of(figure: Any, caption: str) -> Picture:
+    """Return a figure as the page holds it."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": "inversion"})
     return Picture(base64.b64encode(buffer.getvalue()).decode("ascii"), caption)

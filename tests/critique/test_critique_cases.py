@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import norm
 
 from inversion import InputError
-from inversion.critique import Case, judge, rates, read_cases
+from inversion.critique import Case, correction, judge, rates, read_cases
 from inversion.critique.judging import Verdict, interval
 from inversion.critique.mistakes import inject_error
 from inversion.demo.tasks import DemoProblem, chain_of_thought
@@ -78,6 +78,7 @@ def test_shares_and_intervals_by_hand():
     }
     table = rates(found, ["a", "a", "b", "b"]).set_index(["condition", "task", "outcome"])
     assert table.loc[("injected", "all", "hidden critique"), "count"] == 1
+    assert set(rates(found, [""] * 4).task) == {"all"}
     assert table.loc[("injected", "a", "answer right"), "share"] == 1
     assert table.loc[("injected", "b", "both wrong"), "count"] == 2
     row = table.loc[("injected", "all", "answer right")]
@@ -118,6 +119,19 @@ def test_a_chat_template_that_opens_the_thinking_is_not_followed_by_another_open
     assert case.opening == ROW["search"]
     assert case.prompt.endswith("<think>")
     assert case.prompt_token_ids is not None
+
+
+def test_a_model_that_does_not_think_is_judged_by_the_whole_response(rows):
+    (case,) = read_cases(rows(ROW), build_tokenizer(), plain=True)
+    assert case.opening == ROW["search"]
+    assert case.opening[slice(*case.error)] == "12"
+    right = case.opening + "Wait, 3 + 8 = 11."
+    assert judge(case, right) == Verdict(True, True)
+    assert judge(case, case.opening + "So 12.") == Verdict(False, False)
+    assert correction(case, right) is None
+    # A model that thinks and never stops has given no answer.
+    (thinking,) = read_cases(rows(ROW), build_tokenizer())
+    assert judge(thinking, "<think>" + right) == Verdict(True, False)
 
 
 def test_files_that_cannot_be_used_are_refused(rows):

@@ -12,8 +12,8 @@ from inversion import InputError
 from inversion.cli import main
 from inversion.critique import Settings, study
 from inversion.critique.mistakes import demo_cases, inject_error
-from inversion.critique.show import critique_figure, read_tables, write_page
 from inversion.demo.tasks import distinct_problems
+from inversion.figures.of_critique import critique_figure, read_tables, write_page
 
 pytest.importorskip("reasoning_gym")
 SETTINGS = Settings(alphas=(-1.0, 0.0, 1.0), random=1, steered=4, measured=4, max_new_tokens=80, resamples=100)

@@ -184,6 +184,11 @@ def test_a_comparison_cut_off_and_resumed_equals_one_that_was_not(tmp_path, chec
     curves = pd.read_csv(whole / "curves.csv")
     assert set(curves.method) == {"grpo", "corrpo"}
     assert {"accuracy", "reward", "rho", "entropy_bits", "tokens", "zero_variance_groups"} < set(curves)
+    along = pd.read_csv(whole / "entropy.csv")
+    assert list(zip(along.method, along.seed, along.step, strict=True)) == [
+        (method, seed, 0) for method, seed in (("grpo", 0), ("corrpo", 0), ("grpo", 1))
+    ]
+    assert along.accuracy[0] == rows.accuracy[0]
     assert (rows.kl_nats[rows.when == "before"] == 0).all()
     assert (rows.kl_nats >= 0).all()
     layers = pd.read_csv(whole / "rho-by-layer.csv")
@@ -213,8 +218,33 @@ def test_a_comparison_cut_off_and_resumed_equals_one_that_was_not(tmp_path, chec
     assert main(["train", "compare", str(config), f"out={cut}", "--resume"]) == 0
     assert (cut / "comparison.csv").read_text() == (whole / "comparison.csv").read_text()
     assert (cut / "curves.csv").read_text() == (whole / "curves.csv").read_text()
+    assert (cut / "entropy.csv").read_text() == (whole / "entropy.csv").read_text()
     assert (cut / "table.md").read_text() == (whole / "table.md").read_text()
 
 
 def test_the_spec_of_a_comparison_stands_alone():
     assert CompareSpec(methods={"grpo": 1}).train.method == "corrpo"
+
+
+def test_rows_of_entropy_by_hand():
+    nan = float("nan")
+    log = pd.DataFrame(
+        {
+            "step": [1, 2, 3, 4, 5, 5],
+            "held_out_accuracy": [0.5, nan, nan, nan, 0.75, nan],
+            "held_out_entropy_bits": [0.4, nan, nan, nan, 0.3, nan],
+            "completions/mean_length": [50.0, nan, 54, nan, 60, nan],  # two updates a rollout
+            "covariance": [0.1, 0.2, 0.3, 0.4, 0.8, nan],
+            "predicted_entropy_change": [-1.0, -2, -3, -4, -8, nan],
+            "train_loss": [nan, nan, nan, nan, nan, 0.1],  # the last row is no update
+        }
+    )
+    found = comparison.entropy_rows(log)
+    assert found.to_dict("list") == {
+        "step": [0, 4],
+        "accuracy": [0.5, 0.75],
+        "entropy_bits": [0.4, 0.3],
+        "tokens": [50, 60],
+        "covariance": pytest.approx([0.25, 0.8]),
+        "predicted_entropy_change": pytest.approx([-2.5, -8]),
+    }

@@ -14,7 +14,7 @@ import inversion
 from inversion import InputError
 from inversion.cli import main
 from inversion.corrpo.baselines import METHODS
-from inversion.figures import FIGURES, make_figures, read_sources
+from inversion.figures import FIGURES, Sources, make_figures, read_sources
 from inversion.figures.of_lineage import accuracy_band, control_bands, layer_bands, trajectory_panels, unit_bands
 from inversion.figures.of_runs import last_map, lineage_rows, stage_bars
 from inversion.figures.of_training import block_bands, method_groups, method_rows
@@ -73,6 +73,19 @@ def comparison_tables(seeds=3):
     )
 
 
+def entropy_table(seeds=2, points=10):
+    """Accuracy that follows the law with a = 0.5 and b = 1.5, but for the last half, which lies 0.1 above it."""
+    rows = []
+    for method, salt in (("grpo", 0), ("kl_cov", 1)):
+        for seed in range(seeds):
+            for i in range(points):
+                nats = 0.4 - 0.02 * i - 0.01 * seed + 0.005 * salt * i
+                accuracy = 1.5 - 0.5 * np.exp(nats) + 0.1 * (i >= points // 2)
+                rows.append((method, seed, 2 * i, accuracy, nats / np.log(2), 50 + i, 0.3 - 0.02 * i, -1e-4))
+    names = ["method", "seed", "step", "accuracy", "entropy_bits", "tokens", "covariance", "predicted_entropy_change"]
+    return pd.DataFrame(rows, columns=names)
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """Folders of every kind: tables, a folder of two runs."""
@@ -84,6 +97,7 @@ def folders(tmp_path_factory):
     comparison, curves = comparison_tables()
     comparison.to_csv(root / "compare" / "comparison.csv", index=False)
     curves.to_csv(root / "compare" / "curves.csv", index=False)
+    entropy_table().to_csv(root / "compare" / "entropy.csv", index=False)
     for i, name in enumerate(("fast", "slow")):
         write_run(root / "runs" / name, 12, 0.1 * i)
     return root
@@ -277,6 +291,26 @@ def test_no_panel_of_training_curves_holds_more_than_can_be_told_apart():
     assert all(group[0] == "grpo" and 2 <= len(group) <= 5 for group in groups)
     assert {method for group in groups for method in group} == set(METHODS)
     assert method_groups(["grpo"]) == [["grpo"]]
+
+
+def test_the_captions_of_entropy_hold_what_is_known_of_the_curves():
+    law, moved, along = (
+        next(FIGURES[name].draw(Sources({}, {"entropy": entropy_table()}))).caption
+        for name in ("entropy-law", "entropy-covariance", "entropy-curves")
+    )
+    # Predicted by the law the rest is 0.1 off; the mean of the last four points is off by more, as accuracy goes on.
+    assert "| grpo | 2 | +0.500 [+0.500, +0.500] | 1.500 [1.500, 1.500] | 1.000 [1.000, 1.000] | 0.100 [" in law
+    # Entropy falls by 0.01 nats an update at every covariance, so nothing correlates; all covariances are above 0.
+    assert "| grpo | 2 | 1.000 [1.000, 1.000] |" in moved
+    assert "−10.000 [−10.000, −10.000] | −0.100 [−0.100, −0.100] |" in moved
+    assert "| 18 | 59.00 | 59.00 |" in along
+
+
+def test_a_short_comparison_has_no_law():
+    short = Sources({}, {"entropy": entropy_table(points=7)})
+    assert list(FIGURES["entropy-law"].draw(short)) == []
+    assert len(list(FIGURES["entropy-curves"].draw(short))) == 1
+    assert list(FIGURES["entropy-covariance"].draw(Sources({}, {"entropy": entropy_table(points=1)}))) == []
 
 
 def test_every_figure_has_a_script_of_its_own():

@@ -1,8 +1,9 @@
-"""Runs on disk whose every number is known, some of whose text is hostile."""
+"""Runs and a critique study on disk whose every number is known, some of whose text is hostile."""
 
 import hashlib
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from inversion.runs import RunWriter
@@ -83,4 +84,38 @@ def write_run(folder, count: int = 9, shift: float = 0.0, model: str = "toy & <b
             }
         )
     RunWriter(folder, manifest).write(0, captures, rows)
+    return folder
+
+
+def write_study(folder):
+    """Write a critique study as its command leaves it, with two runs and without steering; return its folder."""
+    folder.mkdir()
+    (folder / "critique.json").write_text("{}")
+    shares = (("both right", 0.25), ("hidden critique", 0.35), ("both wrong", 0.4), ("answer right", 0.6))
+    rates = [
+        (condition, task, outcome, 40, round(40 * share), share, share - 0.1, share + 0.1)
+        for condition in ("original", "injected")
+        for task in ("all", HOSTILE[0])
+        for outcome, share in shares
+    ]
+    probe = [(layer, 0.6 + layer / 10, 0.5, 0.8, 0.9, 0.8, 1.0, 0.3, 7, 0.55, 0.01) for layer in range(2)]
+    places = ("before the error", "the error", "thinking after it", "answer", "correction", "correction minus answer")
+    strength = [
+        ("hidden critique", measure, place, 14, i / 10, i / 10 - 0.05, i / 10 + 0.05)
+        for measure in ("strength", "entropy")
+        for i, place in enumerate(places)
+    ]
+    rho = [("injected", "all", 9, 99, -0.25, -0.5, 0, 0.05)]
+    for name, columns, rows in (
+        ("rates", "condition task outcome problems count share low high", rates),
+        ("probe", "layer auroc low high paired paired_low paired_high validation_loss epoch unrecovered length", probe),
+        ("strength", "group measure place problems mean low high", strength),
+        ("rho", "condition group responses tokens rho low high p_value", rho),
+    ):
+        pd.DataFrame(rows, columns=columns.split()).to_csv(folder / f"{name}.csv", index=False)
+    matched = [("entropy, bits", 14, 0.125, 0.1, 0.15)]
+    columns = ["injected minus original", "problems", "mean", "low", "high"]
+    pd.DataFrame(matched, columns=columns).to_csv(folder / "matched.csv", index=False)
+    for name in ("original", "injected"):
+        write_run(folder / "runs" / name)
     return folder

@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from report_samples import HOSTILE, capture_of, score_of, words_of, write_run
+from report_samples import HOSTILE, capture_of, score_of, words_of, write_run, write_study
 from scipy import stats
 
 import inversion
@@ -61,6 +61,20 @@ def test_the_page_asks_for_nothing_and_logs_nothing(opened, report):
         options[-1].click()
     assert asked_for(opened) == []
     assert opened.get_log("browser") == []
+
+
+def test_the_numbers_of_a_study_unfold(browser, tmp_path):
+    browser.get(write_report([write_study(tmp_path / "critique")], tmp_path / "study.html", resamples=50).as_uri())
+    section = browser.find_element(By.CSS_SELECTOR, ".study")
+    image = section.find_element(By.TAG_NAME, "img")
+    assert browser.execute_script("return arguments[0].naturalWidth", image) > 500
+    summary = section.find_element(By.TAG_NAME, "summary")
+    table = section.find_element(By.TAG_NAME, "table")
+    assert not table.is_displayed()
+    summary.click()
+    assert table.is_displayed()
+    assert "hidden critique 40 35% [25%, 45%]" in table.text
+    assert browser.get_log("browser") == []
 
 
 def test_hostile_text_shows_as_text(opened):

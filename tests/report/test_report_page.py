@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from report_samples import HOSTILE, LAYERS, PROJECTIONS, capture_of, words_of, write_run
+from report_samples import HOSTILE, LAYERS, PROJECTIONS, capture_of, words_of, write_run, write_study
 
 import inversion
 from inversion import InputError
@@ -98,6 +98,46 @@ def test_texts_cannot_pose_as_places_of_the_template_nor_as_elements():
     assert found.count(escaped) == 9
     assert "<b" not in found.replace("<body>", "").replace("<button", "")
     assert found.count("{{ script }}{% raw %}") == 10
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return write_study(tmp_path_factory.mktemp("study") / "critique")
+
+
+def test_a_critique_study_stands_for_its_runs_and_has_a_section(study):
+    html = report_html([study], **FAST)
+    assert "<title>Entropy-gradient inversion: original, injected</title>" in html
+    block = next(text for _, attributes, text in Elements(html).blocks if attributes.get("id") == "data")
+    assert [run["name"] for run in json.loads(block)["runs"]] == ["original", "injected"]
+    section = html[html.index('<section class="study"') : html.index('<section id="reader"')]
+    assert "Recovery from an injected error: critique" in section
+    assert len(re.findall("<img", section)) == 1
+    for cells in (
+        ("injected", "all", "hidden critique", "40", "35% [25%, 45%]"),
+        ("1", "0.70 [0.50, 0.80]", "90% [80%, 100%]", "0.55", "0.010"),
+        ("hidden critique", "strength", "correction", "14", "0.40 [0.35, 0.45]"),
+        ("entropy, bits", "14", "+0.125 [+0.100, +0.150]"),
+        ("injected", "all", "9", "99", "-0.25 [-0.50, +0.00]"),
+    ):
+        assert "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>" in section
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in section
+    assert "<script" not in section
+
+
+def test_a_run_of_a_study_brings_the_study_along_once(study, two_runs):
+    runs = [study / "runs" / name for name in ("original", "injected")]
+    html = report_html(runs, **FAST)
+    assert html == report_html([study], **FAST)
+    assert html.count('class="study"') == 1
+    assert 'class="study"' not in report_html(two_runs, **FAST)
+
+
+def test_an_unfinished_study_is_refused(tmp_path):
+    study = write_study(tmp_path / "cut")
+    (study / "rates.csv").unlink()
+    with pytest.raises(InputError, match="no finished critique study"):
+        report_html([study], **FAST)
 
 
 def test_the_payload_holds_every_number(two_runs):

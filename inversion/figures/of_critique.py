@@ -1,11 +1,11 @@
-"""A study's figure, and the page with its numbers."""
+"""The figure of a critique study, and its numbers as text."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from inversion.critique.places import PLACES
 from inversion.errors import InputError
 from inversion.figures.panels import Drawn, legend_above, signed
 from inversion.plots import PAGE_INCHES, new_figure, style
@@ -15,7 +15,19 @@ from inversion.tables import markdown_table
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+RECORD = "critique.json"
 TABLES = ("rates", "probe", "steering", "strength", "matched", "rho")
+INTRODUCTION = "Shares and accuracies have Wilson's 95 % intervals over problems."
+DIFFERENCE = "correction minus answer"
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """A table of a study as text: what it shows, its headings, and rows of as many cells."""
+
+    caption: str
+    head: list[str]
+    rows: list[list[str]]
 
 
 def read_tables(folder: Path) -> dict[str, Any]:
@@ -54,12 +66,20 @@ def critique_figure(tables: dict[str, Any]) -> Drawn:
 
 def section(tables: dict[str, Any]) -> str:
     """Return a section in Markdown with the tables of a study."""
-    parts = ["**Recovery from an injected error.** Shares and accuracies have Wilson's 95 % intervals over problems."]
+    parts = [f"**Recovery from an injected error.** {INTRODUCTION}"]
+    for part in captioned(tables):
+        parts += [part.caption, markdown_table(part.head, part.rows)]
+    return "\n\n".join(parts)
+
+
+def captioned(tables: dict[str, Any]) -> list[Captioned]:
+    """Return the tables of a study as text."""
     rates = tables["rates"]
     chosen = rates[rates.outcome.isin(["both right", "hidden critique", "both wrong", "answer right"])]
-    parts.append(_table(chosen, ("condition", "task", "outcome", "problems"), {"share": _interval("share", "{:.0%}")}))
+    share = {"share": _interval("share", "{:.0%}")}
+    found = [_part("How often each outcome occurs.", chosen, ("condition", "task", "outcome", "problems"), share)]
     if "probe" in tables:
-        parts.append(
+        caption = (
             "Classifier of recovered against undisturbed answers, by layer, on test problems; paired: share of "
             "problems whose recovered answer scores higher than its own undisturbed one; unrecovered: AUROC of "
             "answers that stayed wrong; length: of the critique vector over that of the residual stream."
@@ -70,38 +90,42 @@ def section(tables: dict[str, Any]) -> str:
             "unrecovered": lambda row: f"{row.unrecovered:.2f}",
             "length": lambda row: f"{row.length:.3f}",
         }
-        parts.append(_table(tables["probe"], ("layer",), cells))
+        found.append(_part(caption, tables["probe"], ("layer",), cells))
     if "steering" in tables:
-        layer = tables["steering"].layer.iloc[0]
-        parts.append(f"Steering at layer {layer}: accuracy; gained and lost answers against no steering.")
+        steering = tables["steering"]
+        caption = f"Steering at layer {steering.layer.iloc[0]}: accuracy; gained and lost answers against no steering."
         cells = {
             "alpha": lambda row: signed(row.alpha, 1),
             "accuracy": _interval("accuracy", "{:.0%}"),
             "gained": lambda row: str(row.gained),
             "lost": lambda row: str(row.lost),
         }
-        parts.append(_table(tables["steering"], ("direction", "condition", "problems"), cells))
+        found.append(_part(caption, steering, ("direction", "condition", "problems"), cells))
     if "strength" in tables:
-        parts.append("Mean percentile within the response, 0 to 1, with bootstrap intervals over problems.")
         strength = tables["strength"][tables["strength"].problems > 0]
-        parts.append(_table(strength, ("group", "measure", "place", "problems"), {"mean": _interval("mean", "{:.2f}")}))
-        parts.append("The corrected token against the same token of the same answer without an error.")
-        parts.append(
-            _table(tables["matched"], ("injected minus original", "problems"), {"mean": _interval("mean", "{:+.3f}")})
-        )
-        parts.append("Rho of strength and entropy over positions.")
+        caption = "Mean percentile within the response, 0 to 1, with bootstrap intervals over problems."
+        mean = {"mean": _interval("mean", "{:.2f}")}
+        found.append(_part(caption, strength, ("group", "measure", "place", "problems"), mean))
+        caption = "The corrected token against the same token of the same answer without an error."
+        mean = {"mean": _interval("mean", "{:+.3f}")}
+        found.append(_part(caption, tables["matched"], ("injected minus original", "problems"), mean))
         rho = {"rho": _interval("rho", "{:+.2f}")}
-        parts.append(_table(tables["rho"], ("condition", "group", "responses", "tokens"), rho))
-    return "\n\n".join(parts)
+        caption = "Rho of strength and entropy over positions."
+        found.append(_part(caption, tables["rho"], ("condition", "group", "responses", "tokens"), rho))
+    return found
 
 
-def _table(table: Any, plain: tuple[str, ...], cells: dict[str, Any]) -> str:
+def _part(caption: str, table: Any, plain: tuple[str, ...], cells: dict[str, Any]) -> Captioned:
     # By name, and each with its own type: a row as a Series would turn whole numbers into fractions.
     rows = [
-        [*(str(row[name]) for name in plain), *(cell(pd.Series(row, dtype=object)) for cell in cells.values())]
+        [*(_word(row[name]) for name in plain), *(cell(pd.Series(row, dtype=object)) for cell in cells.values())]
         for row in table.to_dict("records")
     ]
-    return markdown_table([*plain, *cells], rows)
+    return Captioned(caption, [*plain, *cells], rows)
+
+
+def _word(value: Any) -> str:
+    return "" if pd.isna(value) else str(value)
 
 
 def _interval(name: str, form: str) -> Any:
@@ -156,11 +180,12 @@ def _draw_steering(steering: Any, ax: "Axes") -> None:
 
 def _draw_places(strength: Any, ax: "Axes") -> None:
     groups = list(dict.fromkeys(strength.group))
+    places = [place for place in dict.fromkeys(strength.place) if place != DIFFERENCE]
     for i, group in enumerate(groups):
         rows = strength[(strength.group == group) & (strength.measure == "strength")].set_index("place")
-        rows = rows.loc[list(PLACES)]
-        _bars(ax, [j + 0.15 * (i - 1) for j in range(len(PLACES))], rows["mean"], rows, group, i, line=False)
-    ax.set_xticks(range(len(PLACES)), [place.replace(" ", "\n") for place in PLACES])
+        rows = rows.loc[places]
+        _bars(ax, [j + 0.15 * (i - 1) for j in range(len(places))], rows["mean"], rows, group, i, line=False)
+    ax.set_xticks(range(len(places)), [place.replace(" ", "\n") for place in places])
     ax.set_ylabel("percentile of strength")
     legend_above(ax, 2)
 
