@@ -123,7 +123,15 @@ def read_compare_spec(config: str, overrides: Sequence[str] = ()) -> CompareSpec
     Raises:
         InputError: The file is missing or malformed, or a field is unknown or cannot be used.
     """
-    values = parse_overrides(read_fields(str(SHIPPED.get(config, config))), overrides)
+    return compare_spec(parse_overrides(read_fields(str(SHIPPED.get(config, config))), overrides))
+
+
+def compare_spec(values: dict[str, Any]) -> CompareSpec:
+    """Return a comparison from the fields of :class:`CompareSpec` and of its ``train``, side by side.
+
+    Raises:
+        InputError: A field is unknown or cannot be used.
+    """
     own = [entry.name for entry in dataclasses.fields(CompareSpec) if entry.name != "train"]
     unknown(values, [*own, *(name for name in known_fields() if name not in ("method", "seed"))])
     shared = {"out": "runs/compare", **{name: value for name, value in values.items() if name not in own}}

@@ -1,5 +1,6 @@
 """Surveys: several models measured on several benchmarks, from a YAML file, and what is seen beside each other."""
 
+import copy
 import dataclasses
 import json
 import types
@@ -201,7 +202,20 @@ def read_survey(config: str) -> Survey:
     Raises:
         InputError: The file is missing or malformed, a field is unknown or of the wrong type, or a pair names no model.
     """
-    values = read_fields(config)
+    return survey_of(read_fields(config), config)
+
+
+def survey_of(values: dict[str, Any], config: str) -> Survey:
+    """Return a survey from its fields, as a YAML file has them.
+
+    Args:
+        values: The fields.
+        config: Where they come from, for messages.
+
+    Raises:
+        InputError: A field is unknown or of the wrong type, or a pair names no model.
+    """
+    values = copy.deepcopy(values)
     _check_names(Survey, values, config)
     made: dict[str, Any] = {}
     for name, cls in (("models", SurveyModel), ("benchmarks", SurveyBenchmark), ("measurements", SurveyMeasurement)):

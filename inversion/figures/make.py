@@ -14,6 +14,8 @@ from inversion.figures.of_lineage import (
     rl_from_base_figure,
     trajectory_figure,
 )
+from inversion.figures.of_pretrained import baseline_figure, curve_figure
+from inversion.figures.of_pretrained import controls_figure as pretrained_controls_figure
 from inversion.figures.of_runs import (
     entropy_strength_figure,
     fingerprint_figure,
@@ -48,6 +50,9 @@ FIGURES: dict[str, Recipe] = {
     "entropy-law": Recipe(law_figure, "entropy.csv of inversion train compare with 8 or more points a curve"),
     "entropy-covariance": Recipe(covariance_figure, "entropy.csv of inversion train compare"),
     "entropy-curves": Recipe(entropy_curves_figure, "entropy.csv of inversion train compare"),
+    "pretrained-baseline": Recipe(baseline_figure, "baseline.csv of a study of a pretrained model"),
+    "pretrained-curve": Recipe(curve_figure, "finetuning.csv of a study of a pretrained model"),
+    "pretrained-controls": Recipe(pretrained_controls_figure, "finetuning.csv with the arm full"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from inversion.figures.of_pretrained import NOT_PUBLISHED, main_bands
 from inversion.figures.panels import (
     ACCURACY,
     REPORTED,
@@ -110,15 +111,22 @@ def trajectory_panels(lineage: Table, norm: str) -> dict[str, list[Band]]:
     return panels
 
 
+PRETRAINED = "fine-tuning, a pretrained model"
+
+
 def trajectory_figure(sources: Sources) -> Iterator[Drawn]:
     """The whole way: base, fine-tuning, reinforcement learning."""
     lineage = sources.table("lineage")
     panels = {} if lineage is None else trajectory_panels(lineage, sources.norm)
+    pretrained = sources.table("finetuning")
+    if pretrained is not None and (bands := main_bands(pretrained, sources.norm)):
+        panels[PRETRAINED] = bands
     if lineage is None or len(panels) < 2:
         return
     marks = {
         "fine-tuning": within(SFT_THEN_RL, 0, 8000),
         "reinforcement learning": within(SFT_THEN_RL, 8000, 16000, -8000),
+        PRETRAINED: SFT,
     }
     figure, axes = new_figure(PAGE_INCHES, 2.9, len(panels), sharey=True)
     handles = {}
@@ -145,7 +153,8 @@ def trajectory_figure(sources: Sources) -> Iterator[Drawn]:
         figure,
         f"**From random weights to reinforcement learning.** Spearman ρ of token entropy and {sources.norm} strength; "
         f"steps count from the start of each stage.{starts} {spread(every)} {REPORTED} "
-        f"Their marks in the last panel count from the end of their fine-tuning.\n\n{tables}",
+        f"Their marks beside reinforcement learning count from the end of their fine-tuning."
+        f"{' ' + NOT_PUBLISHED if PRETRAINED in panels else ''}\n\n{tables}",
     )
 
 

@@ -1,4 +1,4 @@
-"""What the given folders hold: runs, and the tables of a lineage or of a training comparison."""
+"""What the given folders hold: runs, and the tables of a lineage, a training comparison or a pretrained model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +21,8 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "comparison": ("method", "seed", "when", "accuracy", "rho_position", "rho_token_type"),
     "curves": ("method", "seed", "step", "accuracy", "rho"),
     "entropy": ("method", "seed", "step", "accuracy", *ENTROPY),
+    "finetuning": ("arm", "seed", "step", "texts", "norm", "unit", "control", *NUMBERS, "accuracy"),
+    "baseline": ("survey", "model", "texts", "measurement", "norm", "unit", "control", *NUMBERS),
 }
 """Tables by the name of their file, and the columns that the figures need."""
 STAGES = {
@@ -66,7 +68,7 @@ def read_sources(
     """Find what the folders hold.
 
     A folder may be a run, hold runs, be a lineage (of which the first seed's last model of each stage is taken as a
-    run) or a training comparison, or hold just the tables of the last two.
+    run) or a training comparison, or hold just the tables of the last two or of a study of a pretrained model.
 
     Raises:
         InputError: A folder is not there or holds none of these, two hold the same table, or a table lacks a column.

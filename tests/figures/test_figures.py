@@ -16,6 +16,8 @@ from inversion.cli import main
 from inversion.corrpo.baselines import METHODS
 from inversion.figures import FIGURES, Sources, make_figures, read_sources
 from inversion.figures.of_lineage import accuracy_band, control_bands, layer_bands, trajectory_panels, unit_bands
+from inversion.figures.of_pretrained import ARMS, accuracy_bands, arm_bands, baseline_rows
+from inversion.figures.of_pretrained import control_bands as pretrained_controls
 from inversion.figures.of_runs import last_map, lineage_rows, stage_bars
 from inversion.figures.of_training import block_bands, method_groups, method_rows
 from inversion.figures.panels import band_table, spread
@@ -86,14 +88,36 @@ def entropy_table(seeds=2, points=10):
     return pd.DataFrame(rows, columns=names)
 
 
+def study_tables(seeds=2):
+    """The tables of a study of a pretrained model."""
+    rows, controls = [], (*CONTROLS[:-1], "rest")
+    for arm in ("full", "shuffled"):
+        for seed in range(seeds if arm == "full" else 1):
+            for step in (0, 10, 100):
+                for texts in ("sampled", "worked"):
+                    for norm in ("nuclear", "logit_space"):
+                        for unit in ("position", "token_type"):
+                            for control in controls if (norm, unit) == ("nuclear", "position") else ("none",):
+                                v = value(seed, arm, step, texts + norm + unit + control)
+                                right = 0.1 * seed + step / 1000 if texts == "sampled" else np.nan
+                                rows.append((arm, seed, step, texts, norm, unit, control, v, v - 0.1, v + 0.2, right))
+    names = ["arm", "seed", "step", "texts", "norm", "unit", "control", "estimate", "low", "high", "accuracy"]
+    finetuning = pd.DataFrame(rows, columns=names)
+    kept = finetuning.query("arm == 'full' and seed == 0 and step < 100").assign(survey="prompts", measurement="drawn")
+    baseline = kept.assign(model=kept.step.map({0: "chat", 10: "plain"}))
+    return finetuning, baseline
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """Folders of every kind: tables, a folder of two runs."""
     root = tmp_path_factory.mktemp("sources")
-    for name in ("lineage", "compare", "runs"):
+    for name in ("lineage", "compare", "runs", "study"):
         (root / name).mkdir()
     lineage_table().to_csv(root / "lineage" / "lineage.csv", index=False)
     layers_table().to_csv(root / "lineage" / "layers.csv", index=False)
+    for name, table in zip(("finetuning", "baseline"), study_tables(), strict=True):
+        table.to_csv(root / "study" / f"{name}.csv", index=False)
     comparison, curves = comparison_tables()
     comparison.to_csv(root / "compare" / "comparison.csv", index=False)
     curves.to_csv(root / "compare" / "curves.csv", index=False)
@@ -104,7 +128,7 @@ def folders(tmp_path_factory):
 
 
 def test_every_figure_is_made_and_repeats_to_the_byte(folders, tmp_path):
-    chosen = [folders / name for name in ("lineage", "compare", "runs")]
+    chosen = [folders / name for name in ("lineage", "compare", "runs", "study")]
     lines = []
     sources = read_sources(chosen, resamples=100)
     first = make_figures(sources, tmp_path / "a", tell=lines.append)
@@ -221,6 +245,28 @@ def test_trajectory_panels_follow_the_stages():
     assert labels == ["GRPO, positions", "GRPO, token types", "CorR-PO, positions", "CorR-PO, token types"]
     last = panels["reinforcement learning"][3].members[:, -1]
     np.testing.assert_allclose(last, [value(s, "corrpo", 5, "nucleartoken_typenone") for s in range(3)])
+
+
+def test_a_pretrained_model_has_a_curve_an_arm_beside_its_controls(folders, tmp_path):
+    table, baseline = study_tables()
+    full, shuffled = arm_bands(table, "sampled", "position", "nuclear")
+    assert (full.label, shuffled.label) == (ARMS["full"], ARMS["shuffled"])
+    members = [[value(s, "full", t, "samplednuclearpositionnone") for t in (0, 10, 100)] for s in range(2)]
+    np.testing.assert_allclose(full.members, members)
+    assert shuffled.kind == "interval"
+    np.testing.assert_allclose(accuracy_bands(table, "nuclear")[0].middle, [0.05, 0.06, 0.15])
+    found = pretrained_controls(table, "worked", "nuclear")
+    expected = np.mean([value(s, "full", 10, "workedlogit_spacepositionnone") for s in range(2)])
+    assert found["|e − p|, follows entropy by construction"].middle[1] == pytest.approx(expected)
+    assert "the other tokens" in found
+    marks = baseline_rows(baseline, "nuclear")
+    assert next(iter(marks)) == "prompts: chat, sampled, drawn"
+    v = value(0, "full", 10, "worked" + "nuclear" + "token_type" + "none")
+    assert marks["prompts: plain, worked, drawn"]["token types"] == pytest.approx((v, v - 0.1, v + 0.2))
+    make_figures([folders / "lineage", folders / "study"], tmp_path, only=["trajectory"])
+    caption = (tmp_path / "trajectory.md").read_text()
+    assert "fine-tuning, a pretrained model:" in caption
+    assert "not the published ones" in caption
 
 
 def test_controls_come_with_the_control_at_the_logits():

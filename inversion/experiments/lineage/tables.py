@@ -12,17 +12,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from inversion.corrpo.rho import RHO_UNITS, Unit
+from inversion.corrpo.rho import RHO_UNITS
 from inversion.demo.tasks import CONNECTORS, EQUALS, TAKES
 from inversion.experiments.lineage.probing import run_folder
-from inversion.files import put
+from inversion.experiments.rows import control_rows, kept_row, layer_rows, main_rows, write_table
 from inversion.runs import load_responses, load_run
 from inversion.scoring import accuracy
-from inversion.statistics import Correlation, correlate, layer_map, partial, within_between, within_response_shuffle
 
 NORMS = ("nuclear", "frobenius", "logit_space")
-
-NUMBERS = ("estimate", "low", "high", "p_value", "n_tokens", "n_responses")
 TABLES = ("lineage.csv", "layers.csv")
 DRAWN_CONTROLS = ("none", "partial", "within", "between", "shuffled", "sure", "computed")
 SURE_BITS = 0.5
@@ -38,20 +35,17 @@ def write_parts(checkpoint: Path, texts: tuple[str, ...], labels: dict[str, Any]
         rows = [
             {**labels, "texts": name, **row} for name in texts for row in correlations(run_folder(checkpoint, name))
         ]
-        _write(pd.DataFrame(rows), checkpoint / "lineage.csv")
+        write_table(pd.DataFrame(rows), checkpoint / "lineage.csv")
     if not (checkpoint / "layers.csv").is_file():
-        table = layer_map(load_run(run_folder(checkpoint, "own"))).to_dataframe().reset_index()
-        table = table.loc[:, ["layer", "projection", "estimate", "low", "high", "p_value", "q_value"]]
-        for place, name in enumerate(("seed", "stage", "step")):
-            table.insert(place, name, labels[name])
-        _write(table, checkpoint / "layers.csv")
+        named = {name: labels[name] for name in ("seed", "stage", "step")}
+        write_table(layer_rows(load_run(run_folder(checkpoint, "own")), named), checkpoint / "layers.csv")
 
 
 def join_parts(checkpoints: list[Path], out: Path) -> None:
     """Write ``lineage.csv`` and ``layers.csv`` from the parts of all checkpoints, in their order."""
     for name in TABLES:
         parts = [pd.read_csv(path / name) for path in checkpoints]
-        _write(pd.concat(parts, ignore_index=True), out / name)
+        write_table(pd.concat(parts, ignore_index=True), out / name)
 
 
 def publish(lineage: Path, folder: Path, decimals: int = 3) -> None:
@@ -61,8 +55,8 @@ def publish(lineage: Path, folder: Path, decimals: int = 3) -> None:
     """
     table = pd.read_csv(lineage / "lineage.csv")
     drawn = table.control.isin(DRAWN_CONTROLS) & ((table.texts == "own") | (table.control == "none"))
-    _write(table.loc[drawn].round(decimals), folder / "lineage.csv")
-    _write(pd.read_csv(lineage / "layers.csv").round(decimals), folder / "layers.csv")
+    write_table(table.loc[drawn].round(decimals), folder / "lineage.csv")
+    write_table(pd.read_csv(lineage / "layers.csv").round(decimals), folder / "layers.csv")
 
 
 def correlations(folder: Path) -> Iterator[dict[str, Any]]:
@@ -75,20 +69,12 @@ def correlations(folder: Path) -> Iterator[dict[str, Any]]:
     """
     run = load_run(folder)
     facts = facts_of(run, load_responses(folder))
-    for norm in NORMS:
-        for unit in RHO_UNITS:
-            yield _row(correlate(run, norm, unit=unit), facts)
+    yield from main_rows(run, facts, NORMS)
     for unit in RHO_UNITS:
         for control, keep in masks(run).items():
             if unit == "position" or control != "first":
-                yield _kept(run, keep, unit, control, facts)
-    yield _row(partial(run), facts, "partial")
-    parts = within_between(run)
-    for control in ("within", "between", "typical"):
-        yield _row(getattr(parts, control), facts, control)
-    shuffled = within_response_shuffle(run)
-    moved = {"estimate": shuffled.expected, **{name: getattr(shuffled, name) for name in NUMBERS[1:]}}
-    yield {"norm": "nuclear", "unit": "position", "control": "shuffled", **moved, **facts}
+                yield kept_row(run, keep, unit, control, facts)
+    yield from control_rows(run, facts)
 
 
 def facts_of(run: xr.Dataset, responses: pd.DataFrame) -> dict[str, float]:
@@ -111,20 +97,3 @@ def masks(run: xr.Dataset) -> dict[str, np.ndarray]:
         "free": free,
         "first": place < FIRST_TOKENS,
     }
-
-
-def _kept(run: xr.Dataset, keep: np.ndarray, unit: Unit, control: str, facts: dict[str, float]) -> dict[str, Any]:
-    if not keep.any():
-        empty = dict.fromkeys(NUMBERS[:4], np.nan)
-        labels = {"norm": "nuclear", "unit": unit, "control": control}
-        return {**labels, **empty, "n_tokens": 0, "n_responses": 0, **facts}
-    return _row(correlate(run.isel(token=keep), unit=unit), facts, control)
-
-
-def _row(result: Correlation, facts: dict[str, float], control: str = "none") -> dict[str, Any]:
-    numbers = {name: getattr(result, name) for name in NUMBERS}
-    return {"norm": result.norm, "unit": result.unit, "control": control, **numbers, **facts}
-
-
-def _write(table: pd.DataFrame, path: Path) -> None:
-    put(path, lambda part: table.to_csv(part, index=False))

@@ -1,0 +1,160 @@
+"""What the pieces of a study take on this machine, from a minute of timing that is kept beside the study."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inversion.experiments.comparison import CompareSpec
+from inversion.experiments.pretrained.finetuning import build_trainer
+from inversion.experiments.pretrained.measuring import NORMS
+from inversion.experiments.pretrained.spec import ArmSpec, FinetuningSpec, StudySpec, TextSpec
+from inversion.experiments.pretrained.texts import frame_of, held_out, training_examples
+from inversion.experiments.survey import Cell
+from inversion.files import put
+from inversion.measure import BATCH
+from inversion.models import load_model, prompt_ids
+from inversion.probes.capture import PROJECTIONS, select_layers
+from inversion.probes.estimate import Speed, measure_speed
+from inversion.probes.pace import Pace
+from inversion.responses import Generation, write_responses
+
+TIMED_TOKENS = 12
+REINFORCED = 4 / 3
+"""Steps of supervised training on as many tokens that a step of reinforcement learning is worth: one pass more."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds, as measured here.
+
+    full, lora: One step of supervised training on a whole batch of the longest texts; ``lora`` is None where no arm
+        has adapters.
+    batch_tokens: Tokens of that batch.
+    token: Writing one token of each of ``BATCH`` responses.
+    speed: Of the probe.
+    pace: How the probe groups its targets.
+    texts: For lengths.
+    """
+
+    full: float
+    lora: float | None
+    batch_tokens: int
+    token: float
+    speed: Speed
+    pace: Pace
+    texts: TextSpec
+
+    def step(self, arm: ArmSpec) -> float:
+        """Return the seconds of a training step."""
+        return self.full if arm.lora is None or self.lora is None else self.lora
+
+    def writing(self, responses: int, length: int) -> float:
+        """Return the seconds of writing responses of a length."""
+        return -(-responses // BATCH) * length * self.token
+
+    def probing(self, responses: int, length: int, targets: int | None) -> float:
+        """Return the seconds of measuring responses that end at a length."""
+        return responses * self.speed.seconds(self.pace, length, targets)
+
+    def checkpoint(self, how: FinetuningSpec) -> float:
+        """Return the seconds of measuring one checkpoint."""
+        length = self.texts.longest
+        sampled = self.probing(how.problems, length // 2 + how.max_new_tokens, how.targets)
+        worked = self.probing(how.problems, length, how.targets)
+        return sampled + worked + self.writing((1 + how.samples) * how.problems, how.max_new_tokens)
+
+    def cell(self, cell: Cell, folder: Path) -> float:
+        """Return the seconds of a run of the baseline."""
+        _, benchmark, measurement = cell.parts
+        given = Path(benchmark.prompts).stem
+        with (folder / f"{given}.jsonl").open(encoding="utf-8") as lines:
+            count = sum(1 for _ in lines)
+        count = min(count, benchmark.limit or count)
+        if given == "traces":
+            return self.probing(count, self.texts.longest // 2 + self.texts.trace_tokens, measurement.targets)
+        if given.endswith("-worked"):
+            return self.probing(count, self.texts.longest, measurement.targets)
+        longest = measurement.max_new_tokens
+        probing = self.probing(count, self.texts.longest // 2 + longest, measurement.targets)
+        return probing + self.writing(count, longest)
+
+    def scan(self, spec: StudySpec) -> float:
+        """Return the seconds of trying all tasks."""
+        how = spec.reinforcement.scan
+        length = int(spec.reinforcement.compare.get("max_completion_length", 96))
+        return len(how.tasks) * self.writing(how.problems * how.samples, length)
+
+    def reinforcement(self, comparison: CompareSpec) -> float:
+        """Return the seconds of one training of the comparison, with its measurements after it."""
+        train = comparison.train
+        length = train.max_completion_length
+        responses, held_out = train.per_device_train_batch_size, train.held_out_limit
+        tokens = responses * (self.texts.longest // 2 + length)
+        step = self.writing(responses, length) + REINFORCED * self.full * tokens / self.batch_tokens
+        measured = self.probing(held_out, self.texts.longest // 2 + length, None)
+        return train.max_steps * step + measured + self.writing((1 + comparison.samples) * held_out, length)
+
+
+def costs_of(spec: StudySpec, tokenizer: Any, texts: Path, path: Path) -> Costs:
+    """Time what a study is made of, or read what was timed before.
+
+    Args:
+        spec: The study.
+        tokenizer: The checkpoint's.
+        texts: Folder of the texts.
+        path: Where the times are kept, with what they depend on.
+    """
+    bridge = load_model(spec.model, spec.device)
+    how = spec.finetuning
+    rank = next((arm.lora for arm in how.arms.values() if arm.lora is not None and arm.seeds), None)
+    key = {"batch_size": how.batch_size, "longest": spec.texts.longest, "precision": how.precision, "lora": rank}
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    if kept.get("key") != key:
+        examples = sorted(
+            training_examples(texts, "worked", tokenizer, spec.texts), key=lambda text: len(text.input_ids)
+        )[-how.batch_size :]
+        kept = {
+            "key": key,
+            "batch_tokens": how.batch_size * len(examples[-1].input_ids),
+            "full": _step(spec, ArmSpec(), examples, tokenizer, path.parent),
+            "lora": None if rank is None else _step(spec, ArmSpec(lora=rank), examples, tokenizer, path.parent),
+            "token": _token(spec, bridge, tokenizer, texts),
+            "speed": dataclasses.asdict(
+                measure_speed(bridge, spec.texts.longest, NORMS, select_layers(bridge, None), PROJECTIONS)
+            ),
+        }
+        put(path, lambda part: part.write_text(json.dumps(kept, indent=1) + "\n"))
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in kept["speed"].items()}
+    speed = Speed(**values)
+    return Costs(kept["full"], kept["lora"], kept["batch_tokens"], kept["token"], speed, Pace(bridge), spec.texts)
+
+
+def _step(spec: StudySpec, arm: ArmSpec, examples: list[Any], tokenizer: Any, folder: Path) -> float:
+    """Return the seconds of a step without the optimizer's own, the better of two."""
+    trainer: Any = build_trainer(spec, arm, 0, examples, tokenizer, folder / "timing")
+    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+
+    def once() -> None:
+        with trainer.accelerator.autocast():
+            loss = trainer.compute_loss(trainer.model, batch)
+        loss.backward()
+        trainer.model.zero_grad()
+
+    return min(_seconds(once) for _ in range(2))
+
+
+def _token(spec: StudySpec, bridge: Any, tokenizer: Any, texts: Path) -> float:
+    problems = frame_of(spec.texts).apply(held_out(texts, "worked", BATCH, False), tokenizer, spec.model)
+    prompts = [list(p.prompt_token_ids or prompt_ids(tokenizer, p.prompt)) for p in problems]
+    generation = Generation(1.0, TIMED_TOKENS)
+    return _seconds(lambda: write_responses(bridge, prompts, generation, 0)) / TIMED_TOKENS
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start

@@ -1,0 +1,302 @@
+"""A study of one pretrained model, piece by piece: what there is to do, how long it takes, what it found."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from inversion.errors import InputError
+from inversion.experiments.lineage.spec import step_folder
+from inversion.experiments.pretrained import reinforcement
+from inversion.experiments.pretrained.baseline import parts_of, run_baseline
+from inversion.experiments.pretrained.costs import Costs, costs_of
+from inversion.experiments.pretrained.finetuning import is_trained, train_arm
+from inversion.experiments.pretrained.measuring import LAYERS, ROWS, is_measured, measure_checkpoint
+from inversion.experiments.pretrained.spec import PARTS, StudySpec
+from inversion.experiments.pretrained.texts import tokenizer_of, training_examples, write_texts
+from inversion.experiments.rows import write_table
+from inversion.experiments.survey import is_done
+from inversion.files import claim
+from inversion.models import load_checkpoint
+from inversion.tables import text_table
+
+RECORD = "study.json"
+TABLES = "tables"
+START = "start"
+"""Folder of the model before fine-tuning, measured once for all arms, by the problems that it answers."""
+FORMAT = "%.5g"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A piece of a study that can be done by itself.
+
+    part: One of ``PARTS``.
+    name: Name for people.
+    seconds: What is expected to be left of it.
+    run: Does it, or what is left of it; is given a function that takes the seconds that went by as expected.
+    """
+
+    part: str
+    name: str
+    seconds: float
+    run: Callable[[Callable[[float], None]], None]
+
+
+class Study:
+    """A study in a folder.
+
+    The folder holds ``study.json``, ``texts``, ``costs.json``, a folder for each part with its runs, and ``tables``.
+    No weights are kept: a training's checkpoints go when it is over.
+    """
+
+    def __init__(self, spec: StudySpec, out: Path) -> None:
+        self.spec, self.out = spec, out.expanduser().resolve()
+        self.tokenizer = tokenizer_of(spec)
+        self.texts = self.out / "texts"
+        self.failures: list[str] = []
+
+    @classmethod
+    def begin(cls, spec: StudySpec, out: Path) -> Self:
+        """Claim the folder and write the texts.
+
+        Raises:
+            InputError: It holds something else, or the texts cannot be had.
+        """
+        study = cls(spec, out)
+        claim(study.out, RECORD, {"model": spec.model, "seed": spec.seed, "data": spec.data}, what="study")
+        write_texts(spec, study.tokenizer, study.texts)
+        return study
+
+    def units(self, only: Sequence[str], costs: Costs) -> list[Unit]:
+        """Return what is left to do of some parts, in order."""
+        found: list[Unit] = []
+        for part in only:
+            found += getattr(self, f"_{part}")(costs)
+        return found
+
+    # Parts.
+
+    def _baseline(self, costs: Costs) -> list[Unit]:
+        units = []
+        for name, survey in self.spec.surveys(self.texts).items():
+            folder = self.out / "baseline" / name
+            left = [
+                cell for cell in survey.cells() if not is_done(cell, folder) or not parts_of(cell, folder)[1].is_file()
+            ]
+            if left:
+                seconds = [costs.cell(cell, self.texts) for cell in left]
+
+                def run(advance: Any, name: str = name, survey: Any = survey, folder: Path = folder) -> None:
+                    failed = run_baseline(name, survey, folder, tqdm.write)
+                    self.failures += [f"baseline {name}, {line}" for line in failed]
+
+                units.append(Unit("baseline", f"{name} ({len(left)} runs)", sum(seconds), run))
+        return units
+
+    def _finetuning(self, costs: Costs) -> list[Unit]:
+        how, units = self.spec.finetuning, []
+        runs = how.runs()
+        for problems in dict.fromkeys(how.arms[name].measured_on for name, _ in runs):
+            folder = self._start(problems)
+            if not is_measured(folder):
+                units.append(
+                    Unit(
+                        "finetuning",
+                        f"start, {problems}",
+                        costs.checkpoint(how),
+                        lambda advance, problems=problems: self._measure_start(problems),
+                    )
+                )
+        for name, seed in runs:
+            if not (self.texts / f"train-{how.arms[name].texts}.jsonl").is_file():
+                print(f"{name} is left out: there are no {how.arms[name].texts}; name their folder with --data.")
+                continue
+            folder = self._arm(name, seed)
+            if not is_trained(folder, how.marks):
+                marks = [mark for mark in how.marks[1:] if not is_measured(step_folder(folder, mark))]
+                done = how.marks[how.marks.index(marks[0]) - 1]
+                seconds = (how.marks[-1] - done) * costs.step(how.arms[name]) + len(marks) * costs.checkpoint(how)
+                units.append(
+                    Unit(
+                        "finetuning",
+                        f"{name}, seed {seed}",
+                        seconds,
+                        lambda advance, name=name, seed=seed: self._train(name, seed, costs, advance),
+                    )
+                )
+        return units
+
+    def _reinforcement(self, costs: Costs) -> list[Unit]:
+        folder, how, units = self.out / "reinforcement", self.spec.reinforcement, []
+        if not (folder / reinforcement.SCAN).is_file():
+            units.append(
+                Unit(
+                    "reinforcement",
+                    f"scan of {len(how.scan.tasks)} tasks",
+                    costs.scan(self.spec),
+                    lambda advance: self._scan(costs, advance),
+                )
+            )
+        comparison = self.spec.comparison(folder / "comparison", folder / "train.jsonl", folder / "held-out.jsonl")
+        left = [arm for arm in comparison.arms() if not arm.samples.is_file()]
+        if left:
+            seconds = len(left) * costs.reinforcement(comparison)
+            names = ", ".join(f"{arm.name} {arm.spec.seed}" for arm in left)
+            run = lambda advance: reinforcement.reinforce(self.spec, self.tokenizer, folder)  # noqa: E731
+            units.append(Unit("reinforcement", names, seconds, run))
+        return units
+
+    # Pieces.
+
+    def _start(self, problems: str) -> Path:
+        return self.out / "finetuning" / START / problems
+
+    def _arm(self, name: str, seed: int) -> Path:
+        return self.out / "finetuning" / name / f"seed-{seed}"
+
+    def _measure_start(self, problems: str) -> None:
+        model, _ = load_checkpoint(self.spec.model, self.spec.device)
+        measure_checkpoint(
+            model, self.tokenizer, self.spec, self.texts, problems, self._start(problems), f"{START}/{problems}"
+        )
+
+    def _train(self, name: str, seed: int, costs: Costs, advance: Callable[[float], None]) -> None:
+        how, arm, folder = self.spec.finetuning, self.spec.finetuning.arms[name], self._arm(name, seed)
+        record = {
+            "arm": {key: value for key, value in vars(arm).items() if key != "seeds"},
+            **{key: list(v) if isinstance(v := getattr(how, key), tuple) else v for key in _DECIDING},
+        }
+        claim(folder, "arm.json", record, what="training", remedy="choose a new folder or another name for the arm")
+
+        def measure(model: Any, step: int) -> None:
+            place = step_folder(folder, step)
+            if not is_measured(place):
+                named = f"{name}/seed-{seed}/step-{step}"
+                measure_checkpoint(model, self.tokenizer, self.spec, self.texts, arm.measured_on, place, named)
+                advance(costs.checkpoint(how))
+                tqdm.write(f"{named} is measured")
+
+        examples = training_examples(self.texts, arm.texts, self.tokenizer, self.spec.texts)
+        train_arm(self.spec, arm, seed, examples, self.tokenizer, folder, measure, lambda: advance(costs.step(arm)))
+
+    def _scan(self, costs: Costs, advance: Callable[[float], None]) -> None:
+        each = costs.scan(self.spec) / len(self.spec.reinforcement.scan.tasks)
+        reinforcement.scan(self.spec, self.tokenizer, self.out / "reinforcement", lambda: advance(each))
+
+    # Tables.
+
+    def write_tables(self) -> list[Path]:
+        """Write the tables of everything that is finished; return them."""
+        written = []
+        for name, parts in {**self._baseline_tables(), **self._finetuning_tables()}.items():
+            if parts:
+                written.append(self.out / TABLES / f"{name}.csv")
+                write_table(pd.concat(parts, ignore_index=True), written[-1], float_format=FORMAT)
+        folder = self.out / "reinforcement"
+        for path, name in (
+            (folder / reinforcement.SCAN, "scan"),
+            (folder / "comparison" / "comparison.csv", "reinforcement"),
+            (folder / "comparison" / "curves.csv", "reinforcement-curves"),
+        ):
+            if path.is_file():
+                written.append(self.out / TABLES / f"{name}.csv")
+                write_table(pd.read_csv(path), written[-1], float_format=FORMAT)
+        return written
+
+    def _baseline_tables(self) -> dict[str, list[pd.DataFrame]]:
+        rows, layers = [], []
+        for name, survey in self.spec.surveys(self.texts).items():
+            folder = self.out / "baseline" / name
+            for cell in survey.cells():
+                part, by_layer = parts_of(cell, folder)
+                if by_layer.is_file():
+                    rows.append(pd.read_csv(part))
+                    layers.append(pd.read_csv(by_layer))
+        return {"baseline": rows, "baseline-layers": layers}
+
+    def _finetuning_tables(self) -> dict[str, list[pd.DataFrame]]:
+        how = self.spec.finetuning
+        rows, layers = [], []
+        for name, seed in sorted(how.runs(), key=lambda run: list(how.arms).index(run[0])):
+            for step in how.marks:
+                folder = step_folder(self._arm(name, seed), step) if step else self._start(how.arms[name].measured_on)
+                if is_measured(folder):
+                    for parts, file in ((rows, ROWS), (layers, LAYERS)):
+                        table = pd.read_csv(folder / file)
+                        for place, (key, value) in enumerate({"arm": name, "seed": seed, "step": step}.items()):
+                            table.insert(place, key, value)
+                        parts.append(table)
+        return {"finetuning": rows, "finetuning-layers": layers}
+
+
+_DECIDING = ("marks", "batch_size", "problems", "targets", "max_new_tokens", "samples")
+"""Fields of the fine-tuning that decide on the numbers of an arm."""
+
+
+def run_study(spec: StudySpec, out: Path, only: Sequence[str] = PARTS, *, dry_run: bool = False) -> Path:
+    """Do what is left of a study, telling how long it will take; return the folder of its tables.
+
+    Args:
+        spec: What to do.
+        out: A new folder, or one that holds this study.
+        only: Parts to do.
+        dry_run: Only say what is left and how long it will take.
+
+    Raises:
+        InputError: Something cannot be used, or a piece failed; the others are done.
+    """
+    unknown = [part for part in only if part not in PARTS]
+    if unknown:
+        raise InputError(f"there is no part {unknown[0]!r}; choose among {', '.join(PARTS)}.")
+    study = Study.begin(spec, out)
+    costs = costs_of(spec, study.tokenizer, study.texts, study.out / "costs.json")
+    units = study.units(only or PARTS, costs)
+    print(estimate_text(units), flush=True)
+    if not dry_run:
+        _run(study, units)
+        for path in study.write_tables():
+            print(path)
+        if study.failures:
+            raise InputError(f"{len(study.failures)} pieces failed; the first, {study.failures[0]}")
+    return study.out / TABLES
+
+
+def _run(study: Study, units: list[Unit]) -> None:
+    with tqdm(total=round(sum(u.seconds for u in units) / 60, 1), unit="min", desc="study", disable=None) as bar:
+        before = 0.0
+        for number, unit in enumerate(units, 1):
+            tqdm.write(f"[{number}/{len(units)}] {unit.part}: {unit.name}, about {duration(unit.seconds)}")
+            spent = 0.0
+
+            def advance(seconds: float, unit: Unit = unit) -> None:
+                nonlocal spent
+                spent = min(spent + seconds, unit.seconds)
+                bar.n = round((before + spent) / 60, 2)  # noqa: B023
+                bar.refresh()
+
+            unit.run(advance)
+            before += unit.seconds
+            bar.n = round(before / 60, 2)
+            bar.refresh()
+            study.write_tables()
+
+
+def estimate_text(units: list[Unit]) -> str:
+    """Return what is left to do, and how long it is expected to take."""
+    if not units:
+        return "Everything is done; only the tables are written anew."
+    rows = [(unit.part, unit.name, duration(unit.seconds)) for unit in units]
+    total = duration(sum(unit.seconds for unit in units))
+    return f"{text_table(('part', 'piece', 'about'), rows)}\nAltogether about {total} on this machine, as it is now."
+
+
+def duration(seconds: float) -> str:
+    """Return a time for reading."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,97 @@
+"""A run as rows of a table: its correlation at each norm and unit, and the controls that belong beside it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from inversion.corrpo.rho import RHO_UNITS, Unit
+from inversion.files import put
+from inversion.statistics import (
+    Correlation,
+    correlate,
+    layer_map,
+    partial,
+    segments,
+    within_between,
+    within_response_shuffle,
+)
+
+Row = dict[str, Any]
+NUMBERS = ("estimate", "low", "high", "p_value", "n_tokens", "n_responses")
+MAP = ("layer", "projection", "estimate", "low", "high", "p_value", "q_value")
+CONTROL = "logit_space"
+
+
+def main_rows(run: xr.Dataset, facts: Mapping[str, Any], norms: Sequence[str]) -> Iterator[Row]:
+    """Yield each norm at each unit, control ``none``.
+
+    Args:
+        run: A run.
+        facts: Columns that every row ends with.
+        norms: Those of the run, ``logit_space`` among them.
+    """
+    for norm in norms:
+        for unit in RHO_UNITS:
+            yield row_of(correlate(run, norm, unit=unit), facts)
+
+
+def kept_row(run: xr.Dataset, keep: np.ndarray, unit: Unit, control: str, facts: Mapping[str, Any]) -> Row:
+    """Return the row of some of a run's n tokens.
+
+    Args:
+        run: A run.
+        keep: Which tokens, (n,).
+        unit: What a point is.
+        control: Name of the part.
+        facts: Columns that the row ends with.
+    """
+    if not keep.any():
+        empty = dict.fromkeys(NUMBERS[:4], np.nan)
+        labels = {"norm": "nuclear", "unit": unit, "control": control}
+        return {**labels, **empty, "n_tokens": 0, "n_responses": 0, **facts}
+    return row_of(correlate(run.isel(token=keep), unit=unit), facts, control)
+
+
+def control_rows(run: xr.Dataset, facts: Mapping[str, Any]) -> Iterator[Row]:
+    """Yield the controls of the nuclear norm over positions.
+
+    ``partial`` (position and surprisal held fixed), ``within`` and ``between`` responses, ``typical`` (mean over
+    responses), ``shuffled`` (strengths turned inside responses: its mean and range).
+    """
+    yield row_of(partial(run), facts, "partial")
+    parts = within_between(run)
+    for control in ("within", "between", "typical"):
+        yield row_of(getattr(parts, control), facts, control)
+    shuffled = within_response_shuffle(run)
+    moved = {"estimate": shuffled.expected, **{name: getattr(shuffled, name) for name in NUMBERS[1:]}}
+    yield {"norm": "nuclear", "unit": "position", "control": "shuffled", **moved, **facts}
+
+
+def forking_rows(run: xr.Dataset, facts: Mapping[str, Any]) -> Iterator[Row]:
+    """Yield the two parts of ``segments(by="entropy")``: ``forking``, the tokens that are free, and the ``rest``."""
+    found = segments(run, by="entropy")
+    for part in (found.a, found.b):
+        yield row_of(part, facts, part.label)
+
+
+def row_of(result: Correlation, facts: Mapping[str, Any], control: str = "none") -> Row:
+    """Return one row: what was correlated, its numbers, and the facts of its run."""
+    numbers = {name: getattr(result, name) for name in NUMBERS}
+    return {"norm": result.norm, "unit": result.unit, "control": control, **numbers, **facts}
+
+
+def layer_rows(run: xr.Dataset, labels: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the correlation at each layer and projection, with labels as its first columns."""
+    table = layer_map(run).to_dataframe().reset_index().loc[:, list(MAP)]
+    for place, (name, value) in enumerate(labels.items()):
+        table.insert(place, name, value)
+    return table
+
+
+def write_table(table: pd.DataFrame, path: Path, **options: Any) -> None:
+    """Write a table as CSV, whole or not at all."""
+    put(path, lambda part: table.to_csv(part, index=False, **options))

@@ -1,0 +1,211 @@
+"""Figures of a study of a pretrained model: as it is, and along fine-tuning."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from inversion.figures.panels import (
+    ACCURACY,
+    REPORTED,
+    RHO,
+    UNIT_NAMES,
+    Drawn,
+    band_table,
+    legend_of_figure,
+    signed,
+    spread,
+)
+from inversion.figures.sources import Sources, Table
+from inversion.plots import PAGE_INCHES, Band, curves, new_figure, style, table_bands
+from inversion.plots.style import GREY, look
+from inversion.reference import SFT
+
+ARMS = {
+    "full": "worked solutions, all weights",
+    "lora": "worked solutions, LoRA",
+    "chains": "chains with tags",
+    "traces": "reasoning traces",
+    "shuffled": "control: shuffled solutions",
+    "prompts": "control: prompts",
+}
+"""Arms of the study that comes along, with their names in figures; others keep their own."""
+TEXTS = {"sampled": "own responses", "worked": "worked solutions"}
+CONTROLS = {
+    "none": "as it is",
+    "partial": "given position and surprisal",
+    "within": "within responses",
+    "between": "between responses",
+    "forking": "the most uncertain fifth of tokens",
+    "rest": "the other tokens",
+    "shuffled": "shuffled within responses",
+    "logit_space": "|e − p|, follows entropy by construction",
+}
+MAIN = "full"
+NOT_PUBLISHED = "Weights that were dequantised are not the published ones: no number here is that of a released model."
+
+
+def arm_rows(table: Table, texts: str, unit: str, norm: str, control: str = "none") -> Table:
+    """Rows of all arms on some texts, each arm with its name in figures."""
+    kept = (table["texts"] == texts) & (table["unit"] == unit) & (table["norm"] == norm) & (table["control"] == control)
+    return table[kept].assign(label=table["arm"].map(lambda arm: ARMS.get(arm, arm)))
+
+
+def arm_bands(table: Table, texts: str, unit: str, norm: str) -> list[Band]:
+    """The correlation along fine-tuning, a curve an arm."""
+    rows = arm_rows(table, texts, unit, norm)
+    return table_bands(rows, "label", "estimate") if len(rows) else []
+
+
+def accuracy_bands(table: Table, norm: str) -> list[Band]:
+    """The share of right answers along fine-tuning, a curve an arm, over seeds alone."""
+    rows = arm_rows(table, "sampled", "position", norm)
+    return table_bands(rows[["seed", "step", "label", "accuracy"]], "label", "accuracy")
+
+
+def curve_figure(sources: Sources) -> Iterator[Drawn]:
+    """The correlation along fine-tuning of a pretrained model, every arm, beside the post's values."""
+    table = sources.table("finetuning")
+    if table is None:
+        return
+    panels = {
+        f"{TEXTS[texts]}, {UNIT_NAMES[unit]}": arm_bands(table, texts, unit, sources.norm)
+        for texts, unit in (("sampled", "position"), ("sampled", "token_type"), ("worked", "position"))
+    }
+    accuracy = accuracy_bands(table, sources.norm)
+    named = list(dict.fromkeys(band.label for bands in panels.values() for band in bands))
+    looks = {label: look(i) for i, label in enumerate(named)}
+    figure, axes = new_figure(PAGE_INCHES, 4.6, 2, 2)
+    handles: dict[str, Any] = {}
+    with style():
+        for ax, (title, bands) in zip(axes.flat, panels.items(), strict=False):
+            drawn = [looks[band.label] for band in bands]
+            curves(bands, ax, log=True, seeds=False, looks=drawn, reference=SFT, ylabel=RHO, title=title)
+            ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
+            ax.sharey(axes[0, 0])
+            lines, labels = ax.get_legend_handles_labels()
+            handles |= dict(zip(labels, lines, strict=True))
+        ax = axes[1, 1]
+        curves(accuracy, ax, log=True, seeds=False, looks=[looks[b.label] for b in accuracy], ylabel=ACCURACY)
+        ax.set_title("own responses, share right")
+        ax.set_ylim(bottom=-0.02)
+        legend_of_figure(figure, handles, 3)
+    tables = "\n\n".join(f"{title}:\n\n{band_table(bands)}" for title, bands in panels.items())
+    every = [band for bands in panels.values() for band in bands]
+    yield Drawn(
+        "pretrained-curve",
+        figure,
+        f"**The correlation along fine-tuning of a pretrained model.** Spearman ρ of token entropy and {sources.norm} "
+        f"strength on held-out problems, the same at every step. {spread(every)} {REPORTED} {NOT_PUBLISHED}\n\n{tables}"
+        f"\n\nown responses, share right:\n\n{band_table(accuracy, signs=False)}",
+    )
+
+
+def main_bands(table: Table, norm: str) -> list[Band]:
+    """The correlation along the main arm on own responses, a curve a unit."""
+    kept = (table["arm"] == MAIN) & (table["texts"] == "sampled") & (table["norm"] == norm)
+    rows = table[kept & (table["control"] == "none")]
+    rows = rows.assign(unit=rows["unit"].map(UNIT_NAMES))
+    return table_bands(rows[rows["unit"].notna()], "unit", "estimate") if len(rows) else []
+
+
+def control_bands(table: Table, texts: str, norm: str) -> dict[str, Band]:
+    """The correlation over positions and its controls along the main arm, by the names of :data:`CONTROLS`."""
+    rows = table[(table["arm"] == MAIN) & (table["texts"] == texts) & (table["unit"] == "position")]
+    logits = (rows["norm"] == "logit_space") & (rows["control"] == "none")
+    rows = rows[(rows["norm"] == norm) | logits]
+    names = rows["control"].where(rows["norm"] != "logit_space", "logit_space").map(CONTROLS)
+    rows = rows.assign(control=names)[names.notna()]
+    return {band.label: band for band in table_bands(rows, "control", "estimate")} if len(rows) else {}
+
+
+def controls_figure(sources: Sources) -> Iterator[Drawn]:
+    """What could explain the correlation away, along the main arm, on both kinds of texts."""
+    table = sources.table("finetuning")
+    panels = {} if table is None else {name: control_bands(table, texts, sources.norm) for texts, name in TEXTS.items()}
+    panels = {name: bands for name, bands in panels.items() if bands}
+    if not panels:
+        return
+    figure, axes = new_figure(PAGE_INCHES, 3.4, len(panels), sharey=True)
+    handles: dict[str, Any] = {}
+    order = list(CONTROLS.values())
+    with style():
+        for ax, (name, found) in zip(axes[0], panels.items(), strict=True):
+            bands = [found[label] for label in order if label in found]
+            looks = [_control_look(order.index(band.label)) for band in bands]
+            label = RHO if ax is axes[0, 0] else ""
+            curves(bands, ax, log=True, seeds=False, looks=looks, ylabel=label, title=name)
+            ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
+            lines, labels = ax.get_legend_handles_labels()
+            handles |= dict(zip(labels, lines, strict=True))
+        legend_of_figure(figure, handles, 2)
+    every = [band for bands in panels.values() for band in bands.values()]
+    tables = "\n\n".join(f"{name}:\n\n{band_table(list(bands.values()))}" for name, bands in panels.items())
+    yield Drawn(
+        "pretrained-controls",
+        figure,
+        f"**Controls along fine-tuning of a pretrained model.** Spearman ρ of token entropy and {sources.norm} "
+        f"strength over positions, arm {MAIN}, and what could explain it. {spread(every)} {NOT_PUBLISHED}\n\n{tables}",
+    )
+
+
+def _control_look(index: int) -> dict[str, Any]:
+    """Colour, marker and dashes of a control; the last ones, of which there are more than colours, are grey."""
+    return look(index) if index < 7 else {"color": GREY, "marker": "*", "linestyle": "-"}
+
+
+MARKS = {"position": "positions", "token_type": "token types", "logit_space": "|e − p|, positions"}
+
+
+def baseline_rows(table: Table, norm: str) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Estimate and interval of every run of the baseline, by its name and by the names of :data:`MARKS`."""
+    found: dict[str, dict[str, tuple[float, float, float]]] = {}
+    plain = table[table["control"] == "none"]
+    for row in plain.to_dict("records"):
+        key = row["unit"] if row["norm"] == norm else row["norm"]
+        if key in MARKS and not (row["norm"] == "logit_space" and row["unit"] != "position"):
+            name = f"{row['model']}, {row['texts']}, {row['measurement']}"
+            cell = found.setdefault(f"{row['survey']}: {name}", {})
+            cell[MARKS[key]] = (row["estimate"], row["low"], row["high"])
+    return found
+
+
+def baseline_figure(sources: Sources) -> Iterator[Drawn]:
+    """Every run of the untouched model: the correlation at both units and the control, with intervals."""
+    from inversion.tables import markdown_table
+
+    table = sources.table("baseline")
+    if table is None:
+        return
+    rows = baseline_rows(table, sources.norm)
+    figure, axes = new_figure(PAGE_INCHES, 0.9 + 0.24 * len(rows))
+    ax = axes[0, 0]
+    with style():
+        for i, name in enumerate(MARKS.values()):
+            drawn = look(i)
+            for place, cell in enumerate(rows.values()):
+                if name in cell:
+                    estimate, low, high = cell[name]
+                    y = place + 0.22 * (i - 1)
+                    ax.plot([low, high], [y, y], color=drawn["color"], linewidth=1)
+                    ax.plot(estimate, y, drawn["marker"], color=drawn["color"], markersize=3.2, label=name)
+        ax.axvline(0, color=GREY, linewidth=0.6, zorder=0)
+        ax.set_yticks(range(len(rows)), list(rows))
+        ax.set_ylim(len(rows) - 0.5, -0.5)
+        ax.set_xlim(-1.03, 1.03)
+        ax.set_xlabel(RHO)
+        handles, labels = ax.get_legend_handles_labels()
+        legend_of_figure(figure, dict(zip(labels, handles, strict=True)), 3)
+    head = ["survey: model, texts, measurement", *MARKS.values()]
+    lines = [
+        [name, *(_said(cell[mark]) if mark in cell else "" for mark in MARKS.values())] for name, cell in rows.items()
+    ]
+    yield Drawn(
+        "pretrained-baseline",
+        figure,
+        f"**A pretrained model as it is.** Spearman ρ of token entropy and {sources.norm} strength with 95 % intervals "
+        f"over responses. {NOT_PUBLISHED}\n\n{markdown_table(head, lines)}",
+    )
+
+
+def _said(numbers: tuple[float, float, float]) -> str:
+    estimate, low, high = map(signed, numbers)
+    return f"{estimate} [{low}, {high}]"

@@ -1,0 +1,342 @@
+"""The study of a pretrained model, on a tiny one: the whole command, killed and gone on with, tables against scipy."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from scipy.stats import spearmanr
+
+import inversion
+from inversion import InputError
+from inversion.cli import main
+from inversion.demo.tokenizer import build_tokenizer
+from inversion.experiments import pretrained
+from inversion.experiments.pretrained import finetuning, measuring, read_study, study
+from inversion.experiments.pretrained.finetuning import in_order
+from inversion.experiments.pretrained.spec import ArmSpec, TextSpec
+from inversion.experiments.pretrained.texts import IGNORED, Example, example, training_examples
+
+SMALL = {
+    "texts": {"chat": False, "longest": 90, "train": 12, "held_out": 4, "traces": 2, "trace_tokens": 40},
+    "baseline": {
+        "weights": {
+            "models": {"plain": {}, "random": {"random_weights": True}},
+            "benchmarks": {
+                "sampled": {"prompts": "held-out", "scorer": "number"},
+                "worked": {"prompts": "held-out-worked", "scorer": "none"},
+            },
+            "measurements": {"drawn": {"norms": ["nuclear", "frobenius"], "targets": 5, "max_new_tokens": 10}},
+        },
+        "traces": {
+            "models": {"chat": {"chat": True}},
+            "benchmarks": {"traces": {"prompts": "traces", "scorer": "none"}},
+            "measurements": {"drawn": {"norms": ["nuclear", "frobenius"], "targets": 5}},
+        },
+    },
+    "finetuning": {
+        "marks": [0, 2, 4],
+        "batch_size": 2,
+        "save_every": 3,
+        "precision": "float32",
+        "problems": 3,
+        "targets": 5,
+        "max_new_tokens": 10,
+        "samples": 2,
+        "arms": {
+            "full": {"texts": "worked", "learning_rate": 0.01},
+            "lora": {"texts": "worked", "learning_rate": 0.05, "lora": 2},
+            "traces": {"texts": "traces", "seeds": 0},
+        },
+    },
+    "reinforcement": {
+        "scan": {
+            "tasks": {"sums": {"task": "chain_sum", "min_terms": 2, "max_terms": 2}},
+            "problems": 2,
+            "samples": 2,
+            "between": [0.0, 1.0],
+            "train": 8,
+            "held_out": 3,
+        },
+        "compare": {
+            "max_steps": 2,
+            "per_device_train_batch_size": 4,
+            "num_generations": 2,
+            "max_completion_length": 8,
+            "save_steps": 1,
+            "gradient_checkpointing": False,
+            "samples": 2,
+            "pass_k": [1],
+            "methods": {"grpo": 1},
+        },
+    },
+}
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the code under test catches it."""
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint):
+    return checkpoint(max_position_embeddings=256, tie_word_embeddings=False)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder with files as GSM8K and the traces have them."""
+    folder = tmp_path_factory.mktemp("data")
+    for name, start, count in (("train-16", 0, 16), ("test-8", 50, 8)):
+        rows = [
+            {"question": f"{a} + 3 ?", "answer": f"{a} + 3 = <<{a}+3={a + 3}>>{a + 3} so it is\n#### {a + 3}"}
+            for a in range(start, start + count)
+        ]
+        (folder / f"gsm8k-{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    rows = [
+        {"prompt": f"What is {a}? \n<think>\n", "solution": "it is so it is, " * 9 + "</think> 4"} for a in range(3)
+    ]
+    (folder / "r1-distill-traces-3.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    path = tmp_path_factory.mktemp("config") / "study.yaml"
+    path.write_text(yaml.safe_dump(SMALL))
+    return path
+
+
+@pytest.fixture(scope="module")
+def command(model, data, config):
+    """Return the arguments of the command that writes to a folder."""
+
+    def arguments(out, *more, overrides=()):
+        given = ["--model", str(model), "--data", str(data), "--config", str(config), "--device", "cpu"]
+        return ["reproduce", *overrides, *given, "--out", str(out), *more]
+
+    return arguments
+
+
+@pytest.fixture(scope="module")
+def whole(command, tmp_path_factory):
+    """A study that nothing interrupted."""
+    out = tmp_path_factory.mktemp("study") / "whole"
+    assert main(command(out)) == 0
+    return out
+
+
+def tables(out):
+    return {path.name: path.read_bytes() for path in sorted((out / "tables").glob("*.csv"))}
+
+
+def test_the_command_ends_with_tables_and_keeps_no_weights(whole):
+    names = {"baseline", "finetuning", "scan", "reinforcement", "reinforcement-curves"}
+    names |= {"baseline-layers", "finetuning-layers"}
+    assert set(tables(whole)) == {f"{name}.csv" for name in names}
+    assert list(whole.rglob("*.safetensors")) == []
+    table = pd.read_csv(whole / "tables" / "finetuning.csv")
+    assert set(zip(table.arm, table.step, strict=True)) == {(a, s) for a in ("full", "lora") for s in (0, 2, 4)}
+    assert set(table.texts) == {"sampled", "worked"}
+    keys = ["arm", "seed", "step", "texts", "norm", "unit", "control"]
+    assert not table.duplicated(keys).any()
+    controls = {"none", "partial", "within", "between", "typical", "shuffled", "forking", "rest"}
+    assert set(table.control) == controls
+    start = table[table.step == 0].drop(columns="arm").drop_duplicates()
+    assert len(start) * 2 == (table.step == 0).sum()  # both arms start from the same model
+    baseline = pd.read_csv(whole / "tables" / "baseline.csv")
+    assert {("plain", "sampled"), ("random", "worked"), ("chat", "traces")} <= set(
+        zip(baseline.model, baseline.texts, strict=True)
+    )
+
+
+def test_rows_agree_with_scipy_on_the_run(whole):
+    table = pd.read_csv(whole / "tables" / "finetuning.csv")
+    row = table.query(
+        "arm == 'full' and step == 4 and texts == 'worked' and norm == 'nuclear' and unit == 'position' "
+        "and control == 'none'"
+    )
+    run = inversion.load_run(whole / "finetuning" / "full" / "seed-0" / "step-000004" / "worked")
+    strength = run.nuclear.mean(("layer", "projection")).values
+    weights = run.weight.values
+    if np.ptp(weights) == 0:
+        assert row.estimate.item() == pytest.approx(spearmanr(strength, run.entropy_bits).statistic, abs=1e-4)
+    assert row.n_tokens.item() == run.sizes["token"] == 3 * 5
+    assert row.estimate.item() == pytest.approx(inversion.correlate(run).estimate, abs=1e-4)
+
+
+def test_training_changes_the_model_and_adapters_are_merged(whole):
+    """What is measured at a mark is the trained model, on the same words at every step."""
+    for arm in ("full", "lora"):
+        place = whole / "finetuning" / arm / "seed-0"
+        runs = [inversion.load_run(place / f"step-{step:06d}" / "worked") for step in (2, 4)]
+        start = inversion.load_run(whole / "finetuning" / "start" / "worked" / "worked")
+        responses = [inversion.runs.load_responses(place / f"step-{step:06d}" / "worked").text for step in (2, 4)]
+        assert responses[0].equals(responses[1])
+        surprisals = [float(run.surprisal_bits.mean()) for run in (start, *runs)]
+        assert surprisals[2] < surprisals[0] - 0.1  # it has learnt something of these texts
+
+
+@pytest.mark.parametrize("place", ["baseline", "training", "saved", "measuring", "scan"])
+def test_a_killed_study_goes_on_and_ends_with_the_same_tables(whole, command, tmp_path, monkeypatch, place):
+    out = tmp_path / "killed"
+    with monkeypatch.context() as patched:
+        kill_at(patched, place)
+        with pytest.raises(Killed):
+            main(command(out))
+    assert main(command(out)) == 0
+    assert tables(out) == tables(whole)
+
+
+def kill_at(patched, place):
+    """Kill between runs of the baseline, between steps, after saving, within measuring, or before the comparison."""
+    owners = {
+        "baseline": (pretrained.baseline, "write_cell", 2),
+        "training": (finetuning._AtMarks, "on_step_end", 3),
+        "saved": (finetuning._AtMarks, "on_save", 2),
+        "measuring": (measuring, "draw_samples", 3),
+        "scan": (study.reinforcement, "reinforce", 1),
+    }
+    owner, name, last = owners[place]
+    plain, calls = getattr(owner, name), []
+
+    def counted(*args, **options):
+        calls.append(name)
+        if len(calls) == last:
+            raise Killed
+        return plain(*args, **options)
+
+    patched.setattr(owner, name, counted)
+
+
+def test_a_finished_study_only_writes_its_tables_anew(whole, command, tmp_path, monkeypatch, capsys):
+    out = shutil.copytree(whole, tmp_path / "moved")
+    # Texts are named by their place: a finished study is read where it is.
+    shutil.rmtree(out)
+    shutil.rmtree(whole / "tables", ignore_errors=False)
+    monkeypatch.setattr(study, "train_arm", lambda *_: pytest.fail("trained again"))
+    assert main(command(whole)) == 0
+    assert "Everything is done" in capsys.readouterr().out
+    assert "finetuning.csv" in tables(whole)
+
+
+def test_a_part_alone_and_its_estimate(command, tmp_path, capsys):
+    out = tmp_path / "out"
+    few = ("finetuning.arms.lora.seeds=0",)
+    assert main(command(out, "--only", "finetuning", "--dry-run", overrides=few)) == 0
+    printed = capsys.readouterr().out
+    assert "full, seed 0" in printed
+    assert "lora" not in printed
+    assert "baseline" not in printed
+    assert "Altogether about" in printed
+    assert not (out / "finetuning").exists()
+
+
+def test_training_texts_carry_loss_where_they_should(whole, model):
+    tokenizer, spec = build_tokenizer(), TextSpec(chat=False, longest=90)
+    worked = example("1 + 3 ?", "1 + 3 = 4", tokenizer, spec)
+    kept = [token for token in worked.labels if token != IGNORED]
+    assert tokenizer.decode(kept) == "1 + 3 = 4" + tokenizer.eos_token
+    assert worked.input_ids[-len(kept) :] == kept
+    prompt = example("1 + 3 ?", None, tokenizer, spec)
+    assert prompt.labels == prompt.input_ids
+    rows = {kind: _rows(whole, kind) for kind in ("worked", "shuffled")}
+    for a, b in zip(rows["worked"], rows["shuffled"], strict=True):
+        assert a["response"].split() != b["response"].split()
+        assert sorted(a["response"].split()) == sorted(b["response"].split())
+    assert "<<" not in rows["worked"][0]["response"]
+    windows = training_examples(whole / "texts", "traces", tokenizer, spec)
+    assert max(len(window.input_ids) for window in windows) == 90
+    assert len(windows) > 3
+
+
+def _rows(out, kind):
+    return [json.loads(line) for line in (out / "texts" / f"train-{kind}.jsonl").read_text().splitlines()]
+
+
+def test_no_held_out_problem_is_trained_on(whole):
+    texts = whole / "texts"
+    held_out = {json.loads(line)["prompt"] for line in (texts / "held-out.jsonl").read_text().splitlines()}
+    assert held_out.isdisjoint(row["prompt"] for row in _rows(whole, "worked"))
+    chains = {json.loads(line)["prompt"] for line in (texts / "chains-held-out.jsonl").read_text().splitlines()}
+    assert len(chains) == 4
+    assert chains.isdisjoint(row["prompt"] for row in _rows(whole, "chains"))
+
+
+def test_batches_repeat_for_a_seed_and_hold_texts_of_like_length():
+    texts = [Example([n] * (n + 1), [n] * (n + 1)) for n in range(40)]
+    first, again, other = (in_order(texts, 4, 25, seed) for seed in (0, 0, 1))
+    assert first == again != other
+    assert len(first) == 100
+    firsts = [tuple(text["input_ids"]) for text in first[:40]]
+    assert len(set(firsts)) == 40  # an epoch holds each text once
+    spans = [np.ptp([len(text["input_ids"]) for text in first[i : i + 4]]) for i in range(0, 40, 4)]
+    assert max(spans) == 3
+
+
+def test_without_a_folder_problems_are_made_and_traces_left_out(model, config, tmp_path, capsys):
+    out = tmp_path / "made"
+    given = ["--model", str(model), "--config", str(config), "--device", "cpu", "--out", str(out), "--dry-run"]
+    overrides = ["finetuning.arms.traces.seeds=1", "texts.longest=240"]
+    assert main(["reproduce", *overrides, *given]) == 0
+    printed = capsys.readouterr().out
+    assert "traces" not in printed
+    held_out = [json.loads(line) for line in (out / "texts" / "held-out-worked.jsonl").read_text().splitlines()]
+    assert {row["task"] for row in held_out} == {"gsm_symbolic"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["finetuning.marks=[10, 20]"], "give 0 and then growing"),
+        (["finetuning.arms.full.texts=poems"], "finetuning.arms.full.texts is 'poems'"),
+        (["finetuning.steps=3"], "field finetuning.steps is not known"),
+        (["finetuning.problems=9"], "lower it"),
+        (["reinforcement.compare.beta=many"], "beta is 'many'"),
+        (["baseline.weights.models.plain.dtipe=x"], "did you mean dtype"),
+        (["reinforcement.scan.between=[0.7, 0.2]"], "the lower one first"),
+    ],
+)
+def test_mistakes_are_one_sentence(model, config, overrides, message):
+    with pytest.raises(InputError, match=message) as caught:
+        read_study(str(model), str(config), overrides)
+    assert str(caught.value).endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "baseline"], "--only goes with --model"),
+        (["seed=3"], "field=value goes with --model"),
+        (["--model", "slow", "--seeds", "3"], "--seeds does not go with --model"),
+        (["--model", "slow", "--only", "basline", "texts.chat=false"], "there is no part 'basline'"),
+        (["--model", "slow", "--data", "nowhere"], "there is no folder"),
+    ],
+)
+def test_bad_arguments_exit_with_2_and_write_nothing(tmp_path, capsys, arguments, message):
+    assert main(["reproduce", *arguments, "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_study_that_comes_along_can_be_read():
+    spec = read_study("smollm2")
+    assert spec.finetuning.runs()[:3] == [("full", 0), ("lora", 0), ("shuffled", 0)]
+    assert Path(pretrained.spec.SHIPPED).is_file()
+
+
+def test_a_model_in_half_precision_training_is_measured_in_full(model, tmp_path):
+    spec = read_study(str(model), None, ["finetuning.precision=bfloat16", "finetuning.batch_size=1", "device=cpu"])
+    for arm in (ArmSpec(), ArmSpec(lora=2)):
+        text = Example([5, 6, 7, 8], [5, 6, 7, 8])
+        trainer = finetuning.build_trainer(spec, arm, 0, [text], build_tokenizer(), tmp_path / "trainer")
+        wrapped = trainer.accelerator.prepare(trainer.model)
+        ids = torch.tensor([[5, 6, 7, 8]])
+        with torch.no_grad():
+            plain = inversion.models.load_checkpoint(str(model), "cpu")[0](ids).logits
+            assert not torch.equal(wrapped(ids).logits, plain)
+            assert torch.equal(measuring.plain_copy(trainer.model)(ids).logits, plain)
+            assert not torch.equal(wrapped(ids).logits, plain)  # the training goes on as it was
