@@ -111,7 +111,8 @@ def trajectory_panels(lineage: Table, norm: str) -> dict[str, list[Band]]:
     return panels
 
 
-PRETRAINED = "fine-tuning, a pretrained model"
+PRETRAINED = "a pretrained model"
+"""Panel of a pretrained model's fine-tuning."""
 
 
 def trajectory_figure(sources: Sources) -> Iterator[Drawn]:
@@ -146,6 +147,7 @@ def trajectory_figure(sources: Sources) -> Iterator[Drawn]:
         pairs = zip(named["stage"], named["start"], strict=True)
         told = [f"{STAGES[stage]} from {start.replace('/', ' step ')}" for stage, start in pairs]
         starts = f" Starts: {', '.join(told)}." if told else ""
+    last = f" Last panel: its fine-tuning on worked solutions. {NOT_PUBLISHED}" if PRETRAINED in panels else ""
     every = [band for bands in panels.values() for band in bands]
     tables = "\n\n".join(f"{title}:\n\n{band_table(bands)}" for title, bands in panels.items())
     yield Drawn(
@@ -153,8 +155,7 @@ def trajectory_figure(sources: Sources) -> Iterator[Drawn]:
         figure,
         f"**From random weights to reinforcement learning.** Spearman ρ of token entropy and {sources.norm} strength; "
         f"steps count from the start of each stage.{starts} {spread(every)} {REPORTED} "
-        f"Their marks beside reinforcement learning count from the end of their fine-tuning."
-        f"{' ' + NOT_PUBLISHED if PRETRAINED in panels else ''}\n\n{tables}",
+        f"Their marks beside reinforcement learning count from the end of their fine-tuning.{last}\n\n{tables}",
     )
 
 

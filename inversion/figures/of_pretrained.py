@@ -94,7 +94,8 @@ def curve_figure(sources: Sources) -> Iterator[Drawn]:
         "pretrained-curve",
         figure,
         f"**The correlation along fine-tuning of a pretrained model.** Spearman ρ of token entropy and {sources.norm} "
-        f"strength on held-out problems, the same at every step. {spread(every)} {REPORTED} {NOT_PUBLISHED}\n\n{tables}"
+        f"strength on held-out problems, the same at every step; the arm on chains has problems of its own kind. "
+        f"{spread(every)} {REPORTED} {NOT_PUBLISHED}\n\n{tables}"
         f"\n\nown responses, share right:\n\n{band_table(accuracy, signs=False)}",
     )
 

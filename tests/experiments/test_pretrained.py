@@ -1,7 +1,6 @@
 """The study of a pretrained model, on a tiny one: the whole command, killed and gone on with, tables against scipy."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from inversion.cli import main
 from inversion.demo.tokenizer import build_tokenizer
 from inversion.experiments import pretrained
 from inversion.experiments.pretrained import finetuning, measuring, read_study, study
+from inversion.experiments.pretrained.costs import Costs
 from inversion.experiments.pretrained.finetuning import in_order
 from inversion.experiments.pretrained.spec import ArmSpec, TextSpec
 from inversion.experiments.pretrained.texts import IGNORED, Example, example, training_examples
@@ -180,49 +180,76 @@ def test_training_changes_the_model_and_adapters_are_merged(whole):
         assert surprisals[2] < surprisals[0] - 0.1  # it has learnt something of these texts
 
 
-@pytest.mark.parametrize("place", ["baseline", "training", "saved", "measuring", "scan"])
-def test_a_killed_study_goes_on_and_ends_with_the_same_tables(whole, command, tmp_path, monkeypatch, place):
-    out = tmp_path / "killed"
+@pytest.fixture
+def no_timing(whole, monkeypatch):
+    """Take what was timed once."""
+    kept = json.loads((whole / "costs.json").read_text())
+    key = {"full": kept["full"], "lora": kept["lora"], "batch_tokens": kept["batch_tokens"], "token": kept["token"]}
+    monkeypatch.setattr(study, "costs_of", lambda *_: FlatCosts(**key))
+
+
+class FlatCosts(Costs):
+    """Costs without a model."""
+
+    def __init__(self, full, lora, batch_tokens, token):
+        super().__init__(full, lora, batch_tokens, token, None, None, TextSpec())
+
+    def probing(self, responses, length, targets):
+        return float(responses)
+
+
+@pytest.mark.usefixtures("no_timing")
+@pytest.mark.parametrize(
+    ("part", "place", "owner", "name", "last", "arm"),
+    [
+        ("baseline", "between runs", pretrained.baseline, "write_cell", 2, None),
+        ("finetuning", "between steps", finetuning._AtMarks, "on_step_end", 4, "full"),
+        ("finetuning", "after saving", finetuning._AtMarks, "on_save", 1, "lora"),
+        ("finetuning", "after the last step", finetuning._AtMarks, "on_save", 3, "lora"),
+        ("finetuning", "within measuring", measuring, "draw_samples", 2, "full"),
+        ("reinforcement", "after the scan", study.reinforcement, "reinforce", 1, None),
+    ],
+)
+def test_a_killed_study_goes_on_and_ends_with_the_same_tables(
+    whole, command, tmp_path, monkeypatch, part, place, owner, name, last, arm
+):
+    out, other = tmp_path / "killed", {"full": "lora", "lora": "full", None: None}[arm]
+    overrides = [] if other is None else [f"finetuning.arms.{other}.seeds=0"]
+    arguments = command(out, "--only", part, overrides=overrides)
     with monkeypatch.context() as patched:
-        kill_at(patched, place)
+        plain, calls = getattr(owner, name), []
+
+        def counted(*args, **options):
+            calls.append(place)
+            if len(calls) == last:
+                raise Killed
+            return plain(*args, **options)
+
+        patched.setattr(owner, name, counted)
         with pytest.raises(Killed):
-            main(command(out))
-    assert main(command(out)) == 0
-    assert tables(out) == tables(whole)
+            main(arguments)
+    assert main(arguments) == 0
+    names = [path.name for path in (out / "tables").glob("*.csv")]
+    assert names
+    for table in names:
+        here, there = (pd.read_csv(folder / "tables" / table) for folder in (out, whole))
+        if arm is not None:
+            there = there[there.arm == arm].reset_index(drop=True)
+        pd.testing.assert_frame_equal(here, there)
 
 
-def kill_at(patched, place):
-    """Kill between runs of the baseline, between steps, after saving, within measuring, or before the comparison."""
-    owners = {
-        "baseline": (pretrained.baseline, "write_cell", 2),
-        "training": (finetuning._AtMarks, "on_step_end", 3),
-        "saved": (finetuning._AtMarks, "on_save", 2),
-        "measuring": (measuring, "draw_samples", 3),
-        "scan": (study.reinforcement, "reinforce", 1),
-    }
-    owner, name, last = owners[place]
-    plain, calls = getattr(owner, name), []
-
-    def counted(*args, **options):
-        calls.append(name)
-        if len(calls) == last:
-            raise Killed
-        return plain(*args, **options)
-
-    patched.setattr(owner, name, counted)
-
-
-def test_a_finished_study_only_writes_its_tables_anew(whole, command, tmp_path, monkeypatch, capsys):
-    out = shutil.copytree(whole, tmp_path / "moved")
-    # Texts are named by their place: a finished study is read where it is.
-    shutil.rmtree(out)
-    shutil.rmtree(whole / "tables", ignore_errors=False)
+@pytest.mark.usefixtures("no_timing")
+def test_a_finished_study_only_writes_its_tables_anew(whole, command, monkeypatch, capsys):
+    before = tables(whole)
+    for path in (whole / "tables").glob("*.csv"):
+        path.unlink()
     monkeypatch.setattr(study, "train_arm", lambda *_: pytest.fail("trained again"))
     assert main(command(whole)) == 0
     assert "Everything is done" in capsys.readouterr().out
-    assert "finetuning.csv" in tables(whole)
+    assert tables(whole) == before
 
 
+@pytest.mark.usefixtures("no_timing")
 def test_a_part_alone_and_its_estimate(command, tmp_path, capsys):
     out = tmp_path / "out"
     few = ("finetuning.arms.lora.seeds=0",)
@@ -277,6 +304,7 @@ def test_batches_repeat_for_a_seed_and_hold_texts_of_like_length():
     assert max(spans) == 3
 
 
+@pytest.mark.usefixtures("no_timing")
 def test_without_a_folder_problems_are_made_and_traces_left_out(model, config, tmp_path, capsys):
     out = tmp_path / "made"
     given = ["--model", str(model), "--config", str(config), "--device", "cpu", "--out", str(out), "--dry-run"]
@@ -303,7 +331,7 @@ def test_without_a_folder_problems_are_made_and_traces_left_out(model, config, t
 def test_mistakes_are_one_sentence(model, config, overrides, message):
     with pytest.raises(InputError, match=message) as caught:
         read_study(str(model), str(config), overrides)
-    assert str(caught.value).endswith(".")
+    assert str(caught.value).endswith((".", "?"))
 
 
 @pytest.mark.parametrize(

@@ -265,7 +265,7 @@ def test_a_pretrained_model_has_a_curve_an_arm_beside_its_controls(folders, tmp_
     assert marks["prompts: plain, worked, drawn"]["token types"] == pytest.approx((v, v - 0.1, v + 0.2))
     make_figures([folders / "lineage", folders / "study"], tmp_path, only=["trajectory"])
     caption = (tmp_path / "trajectory.md").read_text()
-    assert "fine-tuning, a pretrained model:" in caption
+    assert "\na pretrained model:" in caption
     assert "not the published ones" in caption
 
 

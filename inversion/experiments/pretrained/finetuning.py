@@ -91,7 +91,7 @@ def train_arm(
     marks = spec.finetuning.marks
     if not is_trained(folder, marks):
         trainer = build_trainer(spec, arm, seed, examples, tokenizer, folder / STATE)
-        trainer.add_callback(_AtMarks(marks, measure, step))
+        trainer.add_callback(_AtMarks(marks[1:], measure, step))
         train_on(trainer)
         measure(trainer.model, marks[-1])
     shutil.rmtree(folder / STATE, ignore_errors=True)
