@@ -308,10 +308,11 @@ def test_batches_repeat_for_a_seed_and_hold_texts_of_like_length():
 def test_without_a_folder_problems_are_made_and_traces_left_out(model, config, tmp_path, capsys):
     out = tmp_path / "made"
     given = ["--model", str(model), "--config", str(config), "--device", "cpu", "--out", str(out), "--dry-run"]
-    overrides = ["finetuning.arms.traces.seeds=1", "texts.longest=240"]
+    overrides = ["finetuning.arms.traces.seeds=1", "texts.longest=1500"]
     assert main(["reproduce", *overrides, *given]) == 0
     printed = capsys.readouterr().out
-    assert "traces" not in printed
+    assert "traces is left out: there are no traces" in printed
+    assert "traces (" not in printed
     held_out = [json.loads(line) for line in (out / "texts" / "held-out-worked.jsonl").read_text().splitlines()]
     assert {row["task"] for row in held_out} == {"gsm_symbolic"}
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from inversion.experiments.comparison import CompareSpec
@@ -120,8 +121,8 @@ def costs_of(spec: StudySpec, tokenizer: Any, texts: Path, path: Path) -> Costs:
         kept = {
             "key": key,
             "batch_tokens": how.batch_size * len(examples[-1].input_ids),
-            "full": _step(spec, ArmSpec(), examples, tokenizer, path.parent),
-            "lora": None if rank is None else _step(spec, ArmSpec(lora=rank), examples, tokenizer, path.parent),
+            "full": _step(spec, ArmSpec(), examples, tokenizer),
+            "lora": None if rank is None else _step(spec, ArmSpec(lora=rank), examples, tokenizer),
             "token": _token(spec, bridge, tokenizer, texts),
             "speed": dataclasses.asdict(
                 measure_speed(bridge, spec.texts.longest, NORMS, select_layers(bridge, None), PROJECTIONS)
@@ -133,9 +134,10 @@ def costs_of(spec: StudySpec, tokenizer: Any, texts: Path, path: Path) -> Costs:
     return Costs(kept["full"], kept["lora"], kept["batch_tokens"], kept["token"], speed, Pace(bridge), spec.texts)
 
 
-def _step(spec: StudySpec, arm: ArmSpec, examples: list[Any], tokenizer: Any, folder: Path) -> float:
+def _step(spec: StudySpec, arm: ArmSpec, examples: list[Any], tokenizer: Any) -> float:
     """Return the seconds of a step without the optimizer's own, the better of two."""
-    trainer: Any = build_trainer(spec, arm, 0, examples, tokenizer, folder / "timing")
+    with TemporaryDirectory() as scratch:
+        trainer: Any = build_trainer(spec, arm, 0, examples, tokenizer, Path(scratch))
     batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
 
     def once() -> None:
