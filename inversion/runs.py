@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 from collections.abc import Container, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,8 @@ UNFINISHED = ".unfinished"
 REMEDY = "choose a new folder or pass --overwrite"
 MOST_HELD = 2**30
 """Bytes of norms up to which a run is held in memory; those of a larger one are read when they are looked at."""
+READERS = 2
+"""Files that are read, and checked against their records, at once."""
 # Readings of a token that are numbers or text of its own, in the order of the columns.
 TOKEN_COLUMNS = {
     "token_id": pa.int32(),
@@ -306,7 +309,8 @@ def load_responses(folder: str | os.PathLike[str]) -> pd.DataFrame:
 
 def _read(folder: str | os.PathLike[str], kind: str, without: Container[str] = ()) -> pa.Table:
     """Read the tables of one kind of the shards that stand, and check them against their records."""
-    tables = [_read_table(path, record, without) for path, record in _standing(folder, kind)]
+    with ThreadPoolExecutor(READERS) as threads:
+        tables = list(threads.map(lambda place: _read_table(*place, without=without), _standing(folder, kind)))
     return pa.concat_tables([table for table in tables if len(table)] or tables[:1])
 
 

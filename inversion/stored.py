@@ -91,10 +91,11 @@ class StoredLists(BackendArray):
 
     def _group(self, group: RowGroup) -> np.ndarray:
         # The one that was read last is kept, since blocks of rows seldom end where a group does.
-        if self._last is None or self._last[0] is not group:
+        last = self._last  # several threads may read
+        if last is None or last[0] is not group:
             table = pq.ParquetFile(group.path).read_row_group(group.number, columns=[self.column])
-            self._last = group, as_array(table[self.column], self.shape[1:])
-        return self._last[1]
+            last = self._last = group, as_array(table[self.column], self.shape[1:])
+        return last[1]
 
     def variable(self, *dims: str) -> xr.Variable:
         """The array as a variable that is read anew at every look, and never kept."""

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from inversion.errors import InputError
-from inversion.statistics.core.ranks import Floats, Ints
+from inversion.statistics.core.cells import Floats, Ints, numbered
 from inversion.statistics.strengths import (
     SiteMean,
     blocks,
@@ -25,7 +25,7 @@ from inversion.statistics.strengths import (
     strength_norms,
 )
 
-CELL_BYTES = 2**29
+CELL_BYTES = 2**30
 """Strengths of single layers are held up to about this size; more are read in several passes."""
 SHORT_NAMES = {"surprisal": "surprisal_bits", "entropy": "entropy_bits", "frequency": "log_frequency"}
 HOLDABLE = ("position", "surprisal_bits", "log_frequency", "logit_space")
@@ -146,7 +146,7 @@ class Columns:
             response_names=names,
             prompt=prompt,
             prompt_names=prompt_names,
-            token_id=None if token_id is None else token_id.astype(np.intp, copy=False),
+            token_id=token_id if token_id is None or token_id.dtype.kind in "iu" else token_id.astype(np.intp),
             numbers=numbers,
             measured=Measured.of(run),
             run=run,
@@ -181,8 +181,8 @@ class Columns:
         """
         name = SHORT_NAMES.get(name, name)
         if name == "log_frequency":
-            _, ids, counts = np.unique(self.ids(), return_inverse=True, return_counts=True)
-            return np.log(counts[ids])
+            ids, counts = numbered(self.ids())
+            return np.log(counts)[ids]
         if name == "entropy_bits":
             return self.entropy_bits
         if name in self.numbers:
@@ -267,7 +267,8 @@ class Columns:
         found = {}
         for selection, (layers, projections), mean in zip(selections, places, means, strict=True):
             names = tuple(all_layers[i] for i in layers), tuple(all_projections[i] for i in projections)
-            values = mean.values if self.order is None else mean.values[self.order]
+            values = mean.take()
+            values = values if self.order is None else values[self.order]
             found[selection] = Strength(values, *names, _unmeasured(mean, *names))
         return found
 
@@ -307,7 +308,7 @@ def _responses(run: xr.Dataset) -> tuple[np.ndarray, Ints]:
     names = column(run, "response")
     if names.size and (names[1:] >= names[:-1]).all():
         first = np.concatenate([[True], names[1:] != names[:-1]])
-        return names[first], np.cumsum(first) - 1
+        return names[first], np.cumsum(first, dtype=np.int32) - 1
     names, response = np.unique(names, return_inverse=True)
     return names, response.astype(np.intp, copy=False)
 

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from threading import Lock
 from zlib import crc32
 
 import numpy as np
 import xarray as xr
 
 from inversion.errors import InputError
+from inversion.statistics.core.cells import TypeCells, numbered
 from inversion.statistics.core.coefficients import COEFFICIENTS, MIN_POINTS
 from inversion.statistics.core.inference import Sample
 from inversion.statistics.core.partial import partial_statistic
@@ -21,6 +23,8 @@ from inversion.statistics.options import Options
 Mask = np.ndarray
 MOST_CLUSTERS = 500
 """More responses (or prompts) than this are resampled in so many groups of several: as good, and much cheaper."""
+MOST_VALUES = 50_000_000
+"""Variables of more values than this in all are let go of when another one comes, the one used longest ago first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +80,7 @@ class Points:
         self._whole = bool(used.all())
         self._variables: dict[str, Variable] = {}
         self._pairs: dict[tuple, Statistic] = {}
+        self._lock = Lock()  # cells of a map are worked on by several threads
 
     def take(self, values: np.ndarray) -> np.ndarray:
         """The used ones of (N,) values, (n,)."""
@@ -86,13 +91,13 @@ class Points:
         """Which responses of the run have used tokens, (R,), and the number 0..R-1 of each token's, (n,)."""
         response = self.take(self.columns.response)
         first = np.diff(response, prepend=-1) > 0
-        return response[first], np.cumsum(first) - 1
+        return response[first], np.cumsum(first, dtype=np.int32) - 1
 
     @cached_property
     def _clustering(self) -> tuple[Ints, Ints]:
         names, response = self.responses
         labels, cluster_of = np.unique(self.clusters.of_response[names], return_inverse=True)
-        return labels.astype(np.intp), cluster_of.astype(np.intp)[response]
+        return labels.astype(np.intp), cluster_of.astype(np.int32)[response]
 
     @property
     def labels(self) -> Ints:
@@ -105,13 +110,19 @@ class Points:
         return self._clustering[1]
 
     @cached_property
-    def types(self) -> Ints:
-        """Number 0..T-1 of each token's type, (n,)."""
-        return np.unique(self.take(self.columns.ids()), return_inverse=True)[1].astype(np.intp)
+    def shares(self) -> Floats:
+        """Share of the tokens in each cluster, (K,)."""
+        return np.bincount(self.cluster, minlength=self.labels.size) / max(self.cluster.size, 1)
+
+    @cached_property
+    def types(self) -> TypeCells:
+        """The tokens' types and clusters."""
+        types, _ = numbered(self.take(self.columns.ids()))
+        return TypeCells.of(types, self.cluster, self.labels.size)
 
     def n_points(self, unit: str) -> int:
         """Number of points that are correlated."""
-        return int(self.types.max(initial=-1)) + 1 if unit == "token_type" else self.responses[1].size
+        return self.types.shape[1] if unit == "token_type" and self.cluster.size else self.cluster.size
 
     def new(self, values: np.ndarray) -> Variable:
         """A variable of (N,) values."""
@@ -119,9 +130,17 @@ class Points:
 
     def variable(self, name: str, values: np.ndarray) -> Variable:
         """The variable of a name, made of (N,) ``values`` the first time."""
-        if name not in self._variables:
-            self._variables[name] = self.new(values)
-        return self._variables[name]
+        with self._lock:
+            if name not in self._variables:
+                while self._variables and (len(self._variables) + 1) * self.cluster.size > MOST_VALUES:
+                    self._let_go(next(iter(self._variables)))
+                self._variables[name] = self.new(values)
+            self._variables[name] = self._variables.pop(name)  # the one used last stands last
+            return self._variables[name]
+
+    def _let_go(self, name: str) -> None:
+        gone = self._variables.pop(name)
+        self._pairs = {key: pair for key, pair in self._pairs.items() if id(gone) not in key}
 
     def pair(self, x: Variable, y: Variable, options: Options) -> Statistic:
         """The correlation of two variables; made once where both have a name here."""
@@ -202,9 +221,8 @@ class Sampler:
         variables = [x, y, *(points.variable(name, values) for name, values in held.items())]
         reason = _why_undefined(points, variables, options)
         statistic = undefined(points.labels.size) if reason else _statistic(points, variables, options)
-        shares = np.bincount(points.cluster, minlength=points.labels.size) / max(x.values.size, 1)
         facts = self._facts(points, options, strength, keep, lost)
-        return Drawn(Sample(statistic, shares, points.labels, reason), facts, points, x, y)
+        return Drawn(Sample(statistic, points.shares, points.labels, reason), facts, points, x, y)
 
     def _facts(
         self, points: Points, options: Options, strength: Strength, keep: Mask | None, lost: dict[str, int]

@@ -1,6 +1,8 @@
 """Norms over layers and projections, and the strength of a token: their mean."""
 
+from collections import deque
 from collections.abc import Hashable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from numbers import Integral
 from typing import Any
 
@@ -12,6 +14,8 @@ from inversion.statistics.core.ranks import Floats
 
 BLOCK_BYTES = 64 * 2**20
 """Norms are read in blocks of tokens of about this size, so that a run larger than the memory can be read."""
+READERS = 2
+"""Blocks that are read at once."""
 
 
 def check_run(run: Any) -> xr.Dataset:
@@ -112,12 +116,23 @@ def pick_projections(labels: list[str], projections: Any) -> list[int]:
 
 
 def blocks(grid: xr.DataArray) -> Iterator[tuple[slice, np.ndarray]]:
-    """A (token, layer, projection) norm in blocks of tokens: which rows, and their values."""
+    """A (token, layer, projection) norm in blocks of tokens: which rows, and their values.
+
+    While one is worked on, the next ones are read.
+    """
     each = max(grid.dtype.itemsize * grid.sizes["layer"] * grid.sizes["projection"], 1)
-    step = max(BLOCK_BYTES // each, 1)
-    for first in range(0, grid.sizes["token"], step):
-        rows = slice(first, min(first + step, grid.sizes["token"]))
-        yield rows, grid.isel(token=rows).values
+    step, n = max(BLOCK_BYTES // each, 1), grid.sizes["token"]
+    coming: deque[tuple[slice, Future[np.ndarray]]] = deque()
+    with ThreadPoolExecutor(READERS) as threads:
+        for first in range(0, n, step):
+            rows = slice(first, min(first + step, n))
+            coming.append((rows, threads.submit(lambda rows=rows: grid.isel(token=rows).values)))
+            if len(coming) > READERS:
+                rows, block = coming.popleft()
+                yield rows, block.result()
+        while coming:
+            rows, block = coming.popleft()
+            yield rows, block.result()
 
 
 class SiteMean:
@@ -128,7 +143,7 @@ class SiteMean:
     """
 
     def __init__(self, n_sites: int, n_tokens: int):
-        self.sums, self.counts = np.zeros(n_tokens), np.zeros(n_tokens, np.int32)
+        self.sums, self.counts = np.zeros(n_tokens), np.zeros(n_tokens, np.min_scalar_type(n_sites))
         self.measured = np.zeros(n_sites, bool)
 
     def add(self, rows: slice, block: np.ndarray) -> None:
@@ -144,11 +159,13 @@ class SiteMean:
             self.counts[rows] = finite.sum(axis=1)
             self.sums[rows] = np.where(finite, flat, 0.0).sum(axis=1, dtype=float)
 
-    @property
-    def values(self) -> Floats:
-        """The means, (n,)."""
-        there = int(self.measured.sum())
-        return np.where((self.counts == there) & (there > 0), self.sums / max(there, 1), np.nan)
+    def take(self) -> Floats:
+        """The means, (n,), made in the place of the sums, which are gone then."""
+        there, means = int(self.measured.sum()), self.sums
+        del self.sums
+        means /= max(there, 1)
+        means[(self.counts != there) | (there == 0)] = np.nan
+        return means
 
 
 def part(block: np.ndarray, layers: list[int], projections: list[int]) -> np.ndarray:
@@ -166,7 +183,7 @@ def mean_strength(values: np.ndarray) -> Floats:
     """Strength of each token from (n, layer, projection) norms, (n,): see :class:`SiteMean`."""
     mean = SiteMean(values.shape[1] * values.shape[2], len(values))
     mean.add(slice(None), values)
-    return mean.values
+    return mean.take()
 
 
 def strength(
@@ -183,4 +200,4 @@ def strength(
     mean = SiteMean(len(rows) * len(columns), grid.sizes["token"])
     for tokens, block in blocks(grid):
         mean.add(tokens, part(block, rows, columns))
-    return mean.values, tuple(layer_labels(grid)[i] for i in rows), tuple(projection_labels(grid)[i] for i in columns)
+    return mean.take(), tuple(layer_labels(grid)[i] for i in rows), tuple(projection_labels(grid)[i] for i in columns)

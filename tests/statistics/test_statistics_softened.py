@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from inversion.statistics.core.cells import TypeCells
 from inversion.statistics.core.inference import Sample, leave_one_out
 from inversion.statistics.core.moves import _products_by_shift, _turned
 from inversion.statistics.core.ranks import Variable
@@ -23,7 +24,7 @@ def tokens(n=400, k=12, n_types=30, seed=0):
 
 def test_moves_of_averages_are_those_of_leaving_a_cluster_out_by_half():
     x, _, types, cluster = tokens()
-    means = TypeMeans.of(x, types, cluster, 12)
+    means = TypeMeans.of(x, TypeCells.of(types, cluster, 12))
     table = means.table(means.move)
     for t in range(30):
         own = types == t
@@ -38,7 +39,7 @@ def test_moves_of_averages_are_those_of_leaving_a_cluster_out_by_half():
 @pytest.mark.parametrize("scale", [_Ranks, _Values])
 def test_slopes_are_derivatives_of_the_correlation(scale):
     x, y, types, cluster = tokens()
-    a, b = (scale(TypeMeans.of(v, types, cluster, 12)) for v in (x, y))
+    a, b = (scale(TypeMeans.of(v, TypeCells.of(types, cluster, 12))) for v in (x, y))
     mean, half = a.means.mean, _half_width(a.means)
 
     def correlation(moved):
@@ -65,7 +66,9 @@ def test_presence_is_what_leaving_a_type_out_takes_away(method):
     x = rng.normal(size=2000)
     y = -0.6 * x + rng.normal(size=2000)
     types, cluster = np.arange(2000), rng.integers(0, 5, 2000)
-    a, b = ((_Ranks if method == "spearman" else _Values)(TypeMeans.of(v, types, cluster, 5)) for v in (x, y))
+    a, b = (
+        (_Ranks if method == "spearman" else _Values)(TypeMeans.of(v, TypeCells.of(types, cluster, 5))) for v in (x, y)
+    )
     found = a.presence(b)
     correlate = {"spearman": stats.spearmanr, "pearson": stats.pearsonr}[method]
     whole = correlate(x, y).statistic
@@ -76,12 +79,12 @@ def test_presence_is_what_leaving_a_type_out_takes_away(method):
 
 def test_amounts_do_not_change_when_all_averages_move_alike_or_are_relabelled():
     x, y, types, cluster = tokens()
-    amounts = softened_amounts(*(TypeMeans.of(v, types, cluster, 12) for v in (x, y)), "spearman")
+    amounts = softened_amounts(*(TypeMeans.of(v, TypeCells.of(types, cluster, 12)) for v in (x, y)), "spearman")
     assert amounts.sum() == pytest.approx(0, abs=1e-12)
-    shifted = softened_amounts(*(TypeMeans.of(v + 3, types, cluster, 12) for v in (x, y)), "spearman")
+    shifted = softened_amounts(*(TypeMeans.of(v + 3, TypeCells.of(types, cluster, 12)) for v in (x, y)), "spearman")
     np.testing.assert_allclose(shifted, amounts, atol=1e-9)
     order = np.random.default_rng(1).permutation(12)
-    renamed = softened_amounts(*(TypeMeans.of(v, types, order[cluster], 12) for v in (x, y)), "spearman")
+    renamed = softened_amounts(*(TypeMeans.of(v, TypeCells.of(types, order[cluster], 12)) for v in (x, y)), "spearman")
     np.testing.assert_allclose(renamed[order], amounts, atol=1e-12)
 
 
@@ -103,7 +106,7 @@ def test_the_error_is_the_spread_over_data_sets_where_leaving_out_overstates_it(
     estimates, softened, plain = np.empty((3, sets))
     for i in range(sets):
         (x, y), types = simulated(rng)
-        statistic = type_statistic(x, y, types, method)
+        statistic = type_statistic(x, y, TypeCells.of(types, x.cluster, x.n_clusters), method)
         shares = np.bincount(x.cluster) / x.cluster.size
         loo = leave_one_out(Sample(statistic, shares))
         estimates[i], softened[i] = loo.estimate, loo.standard_error
@@ -118,7 +121,8 @@ def test_the_error_is_the_spread_over_data_sets_where_leaving_out_overstates_it(
 def test_one_response_with_all_of_a_type_and_a_perfect_order_are_no_trouble():
     types, cluster = np.array([0, 1, 2, 3, 0, 1]), np.array([0, 0, 1, 1, 2, 2])
     x = np.array([1.0, 2, 3, 4, 1, 2])
-    statistic = type_statistic(Variable(x, cluster, 3), Variable(x**3, cluster, 3), types, "spearman")
+    cells = TypeCells.of(types, cluster, 3)
+    statistic = type_statistic(Variable(x, cluster, 3), Variable(x**3, cluster, 3), cells, "spearman")
     assert statistic.estimate == pytest.approx(1)
     np.testing.assert_allclose(statistic.without, 1)
 

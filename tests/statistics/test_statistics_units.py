@@ -7,6 +7,7 @@ from statistics_samples import arrays, make_run
 import inversion
 from inversion.statistics import partial
 from inversion.statistics.core import coefficients as core
+from inversion.statistics.core.cells import TypeCells
 from inversion.statistics.core.partial import partial_statistic
 from inversion.statistics.core.ranks import Variable
 from inversion.statistics.core.token_types import type_statistic
@@ -21,7 +22,8 @@ def test_token_types_are_averaged_again_with_the_multiplicities(method):
     types = rng.integers(0, 25, 120)
     types[:25] = np.arange(25)
     weights = rng.multinomial(6, np.ones(6) / 6, size=10).astype(float)
-    found = type_statistic(Variable(x, cluster, 6), Variable(y, cluster, 6), types, method)(weights)
+    cells = TypeCells.of(types, cluster, 6)
+    found = type_statistic(Variable(x, cluster, 6), Variable(y, cluster, 6), cells, method)(weights)
     for value, row in zip(found, weights, strict=True):
         times = row[cluster].astype(int)
         frame = pd.DataFrame({"t": types, "x": x, "y": y}).loc[np.repeat(np.arange(120), times)]

@@ -9,15 +9,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
-from inversion.statistics.core.ranks import (
-    Floats,
-    Ints,
-    Margin,
-    Variable,
-    doubled_ranks,
-    merge_groups,
-    relative_midranks,
-)
+from inversion.statistics.core.cells import Floats, Ints, cell_sums, in_blocks
+from inversion.statistics.core.ranks import Margin, Variable, doubled_ranks, merge_groups, relative_midranks
 from inversion.statistics.core.statistic import AtOnce, Statistic, in_chunks
 
 EXACT_TOKENS = 2048  # up to here every resample is ranked token by token
@@ -35,8 +28,7 @@ def pearson(x: Variable, y: Variable) -> Statistic:
     Exact: sums and products are collected per cluster, a resample is a weighted sum of K rows.
     """
     a, b = standardise(x.values), standardise(y.values)
-    columns = (np.ones_like(a), a, b, a * a, b * b, a * b)
-    sums = np.stack([np.bincount(x.cluster, c, x.n_clusters) for c in columns], axis=1)  # (K, 6)
+    sums = moments(a, b, x.cluster, x.n_clusters)  # (K, 6)
 
     def at(weights: Floats) -> Floats:
         n, sx, sy, sxx, syy, sxy = np.einsum("bk,kp->pb", weights, sums)
@@ -62,7 +54,10 @@ def spearman(x: Variable, y: Variable, exact: bool | None = None) -> Statistic:
 
 def rank_correlation(x: Variable, y: Variable) -> float:
     """Spearman's correlation of the tokens as they are, exact for any number of them. Range -1..1."""
-    return _product_moment(_centred(x.doubled_ranks), _centred(y.doubled_ranks))
+    n, sums = x.values.size, np.zeros(3)
+    for rows in in_blocks(n):
+        sums += _products(_centred(x.doubled_ranks[rows], n), _centred(y.doubled_ranks[rows], n))
+    return _product_moment(sums, n)
 
 
 def correlation(x: Floats, y: Floats, method: str) -> float:
@@ -70,19 +65,36 @@ def correlation(x: Floats, y: Floats, method: str) -> float:
     if method == "kendall":
         return tau(x, y)
     if method == "spearman":
-        x, y = (_centred(doubled_ranks(v)[0]) for v in (x, y))
-    return _product_moment(standardise(x), standardise(y))
+        x, y = (_centred(doubled_ranks(v)[0], v.size) for v in (x, y))
+    return _product_moment(_products(standardise(x), standardise(y)), x.size)
 
 
-def _centred(ranks: Ints) -> Floats:
-    """Doubled ranks around 0, whole numbers as floats."""
-    return ranks.astype(np.float64) - (ranks.size + 1.0)
+def _centred(ranks: Ints, n: int) -> Floats:
+    """Doubled ranks among n around 0, whole numbers as floats."""
+    return ranks.astype(np.float64) - (n + 1.0)
 
 
-def _product_moment(x: Floats, y: Floats) -> float:
-    """Pearson's correlation of two centred columns."""
-    product, spread_x, spread_y = ((a * b).sum() for a, b in ((x, y), (x, x), (y, y)))
-    return float(ratio(product, spread_x, spread_y, np.asarray(float(x.size))))
+def _products(x: Floats, y: Floats) -> Floats:
+    """Sums of xy, xx and yy, (3,)."""
+    return np.array([(a * b).sum() for a, b in ((x, y), (x, x), (y, y))])
+
+
+def _product_moment(sums: Floats, n: int) -> float:
+    """Pearson's correlation of two centred columns of n, from the sums of their products."""
+    return float(ratio(sums[0], sums[1], sums[2], np.asarray(float(n))))
+
+
+def moments(a: Floats, b: Floats, cluster: Ints, n_clusters: int) -> Floats:
+    """Number of tokens of each cluster and their sums of a, b, aa, bb and ab, (K, 6)."""
+    values = (
+        None,
+        lambda rows: a[rows],
+        lambda rows: b[rows],
+        lambda rows: a[rows] * a[rows],
+        lambda rows: b[rows] * b[rows],
+        lambda rows: a[rows] * b[rows],
+    )
+    return np.concatenate([cell_sums(cluster, None, (n_clusters, 1), of) for of in values], axis=1)
 
 
 def _exact_spearman(x: Variable, y: Variable) -> AtOnce:
@@ -107,10 +119,9 @@ def _grouped_spearman(x: Variable, y: Variable) -> AtOnce:
     mx, my = x.margin(RANK_GROUPS), y.margin(RANK_GROUPS)
     n, cluster, n_clusters = x.values.size, x.cluster, x.n_clusters
     fx, fy = np.rint(2 * n * mx.base), np.rint(2 * n * my.base)  # whole numbers: 2n times the relative rank
-    x_of_token, y_of_token = fx[mx.ids], fy[my.ids]
-    base = np.bincount(cluster, x_of_token * y_of_token, n_clusters)  # (K,)
-    y_by_x = _sums(y_of_token, cluster, mx.ids, mx.table.shape)  # (K, Mx)
-    x_by_y = _sums(x_of_token, cluster, my.ids, my.table.shape)  # (K, My)
+    y_by_x = cell_sums(cluster, lambda rows: mx.ids[rows], mx.table.shape, lambda rows: fy[my.ids[rows]])  # (K, Mx)
+    x_by_y = cell_sums(cluster, lambda rows: my.ids[rows], my.table.shape, lambda rows: fx[mx.ids[rows]])  # (K, My)
+    base = np.einsum("km,m->k", y_by_x, fx)  # sum of fx fy, (K,)
     cross = _CrossTerm(mx, my, cluster, n_clusters)
 
     def rows(weights: Floats) -> Floats:
@@ -132,8 +143,8 @@ class _CrossTerm:
     def __init__(self, mx: Margin, my: Margin, cluster: Ints, n_clusters: int):
         cx, cy = merge_groups(mx, CROSS_GROUPS), merge_groups(my, CROSS_GROUPS)
         self.shape = (cx[-1] + 1, cy[-1] + 1)
-        joint = cx[mx.ids] * self.shape[1] + cy[my.ids]
-        self.table = _sums(np.ones(cluster.size), cluster, joint, (n_clusters, self.shape[0] * self.shape[1]))
+        cells = (n_clusters, self.shape[0] * self.shape[1])
+        self.table = cell_sums(cluster, lambda rows: cx[mx.ids[rows]] * self.shape[1] + cy[my.ids[rows]], cells)
         self.runs = [(m.mass, np.flatnonzero(np.diff(c, prepend=-1))) for m, c in ((mx, cx), (my, cy))]
 
     def __call__(self, u: Floats, v: Floats, weights: Floats) -> Floats:
@@ -221,21 +232,21 @@ def ratio(product: Floats, spread_x: Floats, spread_y: Floats, scale: Floats) ->
 def standardise(values: Floats) -> Floats:
     """Values minus their mean, over their standard deviation (a constant stays 0), so that sums keep their digits."""
     centred = values - values.mean()
-    scale = np.abs(centred).max(initial=0.0)
-    if scale <= 1e-14 * np.abs(values).max(initial=0.0):
+    scale = _largest(centred)
+    if scale <= 1e-14 * _largest(values):
         return np.zeros_like(values)
-    centred = centred / scale
-    return centred / np.sqrt(np.mean(centred**2))
+    centred /= scale
+    centred /= np.sqrt(np.mean(centred**2))
+    return centred
+
+
+def _largest(values: Floats) -> float:
+    """The largest absolute value; 0 where there is none."""
+    return float(max(values.max(initial=0.0), -values.min(initial=0.0)))
 
 
 def _spread(mass: Floats, ranks: Floats) -> Floats:
     return (mass * ranks * ranks).sum(axis=1)
-
-
-def _sums(values: Floats, cluster: Ints, ids: Ints, shape: tuple[int, ...]) -> Floats:
-    """Sum (n,) values by cluster and group: a table of ``shape`` (K, M)."""
-    flat: Floats = np.bincount(cluster * shape[1] + ids, values, shape[0] * shape[1]).astype(np.float64)
-    return flat.reshape(shape)
 
 
 COEFFICIENTS = {"spearman": spearman, "pearson": pearson, "kendall": kendall}

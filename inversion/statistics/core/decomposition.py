@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from inversion.statistics.core import coefficients
-from inversion.statistics.core.coefficients import ratio, standardise
+from inversion.statistics.core.coefficients import moments, ratio, standardise
 from inversion.statistics.core.ranks import Floats, Ints, Margin, Variable
 from inversion.statistics.core.statistic import AtOnce, Statistic
 
@@ -52,9 +52,7 @@ def _from_moments(moments: Moments) -> tuple[AtOnce, AtOnce]:
 
 def _value_moments(x: Variable, y: Variable) -> Moments:
     a, b = standardise(x.values), standardise(y.values)
-    n, sx, sy, sxy, sxx, syy = (
-        np.bincount(x.cluster, c, x.n_clusters) for c in (np.ones_like(a), a, b, a * b, a * a, b * b)
-    )
+    n, sx, sy, sxx, syy, sxy = moments(a, b, x.cluster, x.n_clusters).T
     means = np.stack([sx * sy / n, sx * sx / n, sy * sy / n], axis=1)  # (R, 3)
     sums = np.stack([sxy, sxx, syy], axis=1)
     margins = np.stack([n, sx, sy], axis=1)
@@ -116,14 +114,14 @@ def _kendall_parts(x: Variable, y: Variable) -> tuple[AtOnce, AtOnce]:
 def response_correlations(x: Variable, y: Variable, method: str, min_tokens: int) -> tuple[Floats, Ints]:
     """The correlation inside each of R responses (R,), NaN if undefined or too short, and its length (R,).
 
-    The clusters of ``x`` and ``y`` are the responses.
+    The clusters of ``x`` and ``y`` are the responses, whose tokens stand together and in order.
     """
     sizes = np.bincount(x.cluster, minlength=x.n_clusters)
     values = np.full(x.n_clusters, np.nan)
-    order = np.argsort(x.cluster, kind="stable")
-    for r, rows in enumerate(np.split(order, np.cumsum(sizes)[:-1])):
-        if rows.size >= max(min_tokens, coefficients.MIN_POINTS):
-            values[r] = coefficients.correlation(x.values[rows], y.values[rows], method)
+    stops = np.cumsum(sizes)
+    for r in np.flatnonzero(sizes >= max(min_tokens, coefficients.MIN_POINTS)):
+        rows = slice(stops[r] - sizes[r], stops[r])
+        values[r] = coefficients.correlation(x.values[rows], y.values[rows], method)
     return values, sizes.astype(np.intp)
 
 

@@ -9,10 +9,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
+from inversion.statistics.core.cells import Floats, Ints, cell_sums, in_blocks
 
 
 @dataclass(frozen=True)
@@ -74,9 +72,11 @@ class Variable:
         if most_groups is None or n_distinct <= most_groups:
             ids, n_groups = _numbered(ranks, 2 * n + 1)
         else:
-            ids, n_groups = _numbered((ranks - 1) * np.int64(most_groups) // (2 * n), most_groups)
-        shape = (self.n_clusters, n_groups)
-        table = np.bincount(self.cluster * n_groups + ids, minlength=shape[0] * shape[1]).reshape(shape).astype(float)
+            places = np.empty(n, np.min_scalar_type(most_groups - 1))
+            for rows in in_blocks(n):
+                places[rows] = (ranks[rows] - 1) * np.int64(most_groups) // (2 * n)
+            ids, n_groups = _numbered(places, most_groups)
+        table = cell_sums(self.cluster, lambda rows: ids[rows], (self.n_clusters, n_groups))
         return Margin(ids, table, table.sum(axis=0))
 
 
@@ -93,12 +93,20 @@ def doubled_ranks(values: Floats) -> tuple[Ints, int]:
 
     Ranks are doubled to be whole numbers, so that sums of them are exact.
     """
+    n = values.size
+    whole: Any = np.int32 if n < 2**30 else np.int64
     order = np.argsort(values)
+    is_new = np.ones(n, bool)
     ordered = values[order]
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: values.size])
-    ends = np.append(starts[1:], values.size)
-    ranks: Any = np.empty(values.size, np.int32 if values.size < 2**30 else np.int64)
-    ranks[order] = starts + ends + 1 if starts.size == values.size else np.repeat(starts + ends + 1, ends - starts)
+    np.not_equal(ordered[1:], ordered[:-1], out=is_new[1:])
+    del ordered  # as much as the values, in a run of millions of tokens
+    starts = np.flatnonzero(is_new).astype(whole)
+    sizes = np.diff(starts, append=whole(n))
+    starts *= 2
+    starts += sizes
+    starts += 1  # twice the mean of the ranks from start + 1 to start + size
+    ranks: Any = np.empty(n, whole)
+    ranks[order] = starts if starts.size == n else np.repeat(starts, sizes)
     return ranks, starts.size
 
 

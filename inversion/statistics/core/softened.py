@@ -18,11 +18,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inversion.statistics.core.ranks import Floats, Ints, doubled_ranks
+from inversion.statistics.core.cells import Floats, Ints, TypeCells
+from inversion.statistics.core.ranks import doubled_ranks
 
 WIDTH = 0.5  # of the smoothing window, in standard deviations of an average's noise
 WIDEST = 1.06  # at most so many, of the averages' own spread times T**(-1/5) (Silverman's rule)
 LEAST_KEPT = 0.25  # of the variance: second-order terms are noisy themselves
+ROWS = 50  # clusters whose moves of all types are held at once
 
 
 @dataclass(frozen=True)
@@ -38,27 +40,27 @@ class TypeMeans:
     n_clusters: int
 
     @classmethod
-    def of(cls, values: Floats, types: Ints, cluster: Ints, n_clusters: int) -> "TypeMeans":
-        """From (n,) values of tokens, their types (0..T-1, all there) and clusters."""
-        n_types = int(types.max()) + 1
-        cells, of_token, counts = np.unique(cluster * n_types + types, return_inverse=True, return_counts=True)
-        k, t = cells // n_types, cells % n_types
-        share = counts / np.bincount(types)[t]
-        mean = np.bincount(types, values) / np.bincount(types)
+    def of(cls, values: Floats, cells: TypeCells) -> "TypeMeans":
+        """From (n,) values of tokens, and their types and clusters."""
+        k, t, counts, sums = cells.cluster, cells.type, cells.counts, cells.sums(values)
+        occurrences = cells.per_type(counts)
+        share = counts / occurrences[t]
+        mean = cells.per_type(sums) / occurrences
         alone = share >= 1.0
-        own = np.bincount(of_token, values) / counts
-        plain = np.where(alone, 0.0, (own - mean[t]) * share)
+        plain = np.where(alone, 0.0, (sums / counts - mean[t]) * share)
         move = plain / np.sqrt(np.where(alone, 1.0, 1.0 - share))
-        return cls(mean, k, t, move, plain, alone, n_clusters)
+        return cls(mean, k, t, move, plain, alone, cells.shape[0])
 
     def per_cluster(self, values: Floats) -> Floats:
         """Sum (m,) values by cluster, (K,)."""
         return np.bincount(self.cluster, values, self.n_clusters).astype(np.float64)
 
-    def table(self, values: Floats) -> Floats:
-        """(m,) values as a table, (K, T), 0 where there is none."""
-        table = np.zeros((self.n_clusters, self.mean.size))
-        table[self.cluster, self.type] = values
+    def table(self, values: Floats, clusters: range | None = None) -> Floats:
+        """(m,) values of some clusters as a table, (K, T), 0 where there is none; all clusters by default."""
+        clusters = range(self.n_clusters) if clusters is None else clusters
+        first, last = np.searchsorted(self.cluster, [clusters.start, clusters.stop])
+        table = np.zeros((len(clusters), self.mean.size))
+        table[self.cluster[first:last] - clusters.start, self.type[first:last]] = values[first:last]
         return table
 
 
@@ -78,10 +80,17 @@ def _kept(amounts: Floats, a: "_Scale", b: "_Scale") -> float:
     variance = float((amounts**2).sum())
     if variance == 0:
         return 1.0
-    pairs = a.moves(a.means.move) @ b.moves(b.means.move).T
+    k = a.means.n_clusters
+    some = [range(first, min(first + ROWS, k)) for first in range(0, k, ROWS)]
+    of_b, pairs = np.empty((k, b.values.size)), np.empty((k, k))
+    for rows in some:
+        of_b[rows.start : rows.stop] = b.moves(b.means.move, rows)
+    for rows in some:
+        pairs[rows.start : rows.stop] = a.moves(a.means.move, rows) @ of_b.T
     pairs = pairs + pairs.T
     np.fill_diagonal(pairs, 0.0)
-    own = 2 * np.einsum("kt,kt->k", a.moves(a.means.plain), b.moves(b.means.plain))
+    plain = ((a.moves(a.means.plain, rows), b.moves(b.means.plain, rows)) for rows in some)
+    own = 2 * np.concatenate([np.einsum("kt,kt->k", *moves) for moves in plain])
     # A pair's term adds its square to the variance and counts twice; an own term adds a quarter and counts once.
     excess = (0.5 * (pairs**2).sum() + 0.75 * ((own - own.mean()) ** 2).sum()) / (a.spread * b.spread) ** 2 / variance
     # Rounded, since the last bits of the product depend on the number of threads.
@@ -103,8 +112,8 @@ class _Scale:
         """What each type adds to the correlation by being there, (T,)."""
         raise NotImplementedError
 
-    def moves(self, values: Floats) -> Floats:
-        """How far each cluster moves each value of the scale, (K, T), from its (m,) moves of the averages."""
+    def moves(self, values: Floats, clusters: range) -> Floats:
+        """How far some clusters move each value of the scale, (K, T), from the (m,) moves of the averages."""
         raise NotImplementedError
 
     def correlation(self, other: "_Scale") -> float:
@@ -128,8 +137,8 @@ class _Values(_Scale):
         u, v = self.values / self.spread, other.values / other.spread
         return u * v - self.correlation(other) * (u**2 + v**2) / 2
 
-    def moves(self, values: Floats) -> Floats:
-        table = self.means.table(values)
+    def moves(self, values: Floats, clusters: range) -> Floats:
+        table = self.means.table(values, clusters)
         return table - table.mean(axis=1, keepdims=True)
 
 
@@ -156,8 +165,8 @@ class _Ranks(_Scale):
         total = self.values * other.values + _above(self.values, other.values) + _above(other.values, self.values)
         return (total - total.mean()) / (self.spread * other.spread)
 
-    def moves(self, values: Floats) -> Floats:
-        return self._against_neighbours(self.means.table(values))
+    def moves(self, values: Floats, clusters: range) -> Floats:
+        return self._against_neighbours(self.means.table(values, clusters))
 
     def _against_neighbours(self, rows: Floats) -> Floats:
         """For each type: the sum over its neighbours of its own value minus theirs, times the density. (R, T)."""

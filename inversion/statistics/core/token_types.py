@@ -10,14 +10,15 @@ import numpy as np
 from scipy import sparse
 from scipy.stats import rankdata
 
+from inversion.statistics.core.cells import Floats, TypeCells
 from inversion.statistics.core.coefficients import ratio, standardise, tau
 from inversion.statistics.core.inference import ALMOST_ONE, from_z, leave_one_out_amounts, to_z
-from inversion.statistics.core.ranks import Floats, Ints, Variable
+from inversion.statistics.core.ranks import Variable
 from inversion.statistics.core.softened import TypeMeans, softened_amounts
 from inversion.statistics.core.statistic import AtOnce, Statistic, in_chunks
 
 
-def type_statistic(x: Variable, y: Variable, types: Ints, method: str) -> Statistic:
+def type_statistic(x: Variable, y: Variable, cells: TypeCells, method: str) -> Statistic:
     """Correlation over the T token types present at each row of weights. Range -1..1.
 
     The values without each cluster are softened (see ``softened``): leaving a whole response out overstates the error
@@ -26,24 +27,24 @@ def type_statistic(x: Variable, y: Variable, types: Ints, method: str) -> Statis
     Args:
         x: A variable over n tokens.
         y: Another one.
-        types: Number 0..T-1 of each token's type, (n,).
+        cells: Their types and clusters.
         method: Which correlation.
     """
-    at = _rows_of(x, y, types, method)
+    at = _rows_of(x, y, cells, method)
     plain = Statistic(at, x.n_clusters)
-    return Statistic(at, x.n_clusters, lambda: _without(plain, x, y, types, method))
+    return Statistic(at, x.n_clusters, lambda: _without(plain, x, y, cells, method))
 
 
-def _without(plain: Statistic, x: Variable, y: Variable, types: Ints, method: str) -> Floats:
+def _without(plain: Statistic, x: Variable, y: Variable, cells: TypeCells, method: str) -> Floats:
     """The value without each cluster, (K,), moved as far as the cluster bears on it (on Fisher's z scale)."""
     estimate = plain.estimate
     if not abs(estimate) < ALMOST_ONE:
         return plain.without
     shares = np.bincount(x.cluster, minlength=x.n_clusters) / x.cluster.size
-    a, b = (TypeMeans.of(v.values, types, v.cluster, v.n_clusters) for v in (x, y))
+    a, b = (TypeMeans.of(v.values, cells) for v in (x, y))
     if method == "kendall":
         # Its own leave-one-out amounts, shrunk as far as those of Spearman's correlation have to be.
-        ranks = Statistic(_rows_of(x, y, types, "spearman"), x.n_clusters)
+        ranks = Statistic(_rows_of(x, y, cells, "spearman"), x.n_clusters)
         soft = softened_amounts(a, b, "spearman")
         hard = leave_one_out_amounts(ranks.estimate - ranks.without, shares)
         shrink = np.sqrt((soft**2).sum() / (hard**2).sum())
@@ -52,11 +53,10 @@ def _without(plain: Statistic, x: Variable, y: Variable, types: Ints, method: st
     return from_z(to_z(estimate) - away / (1.0 - estimate**2))
 
 
-def _rows_of(x: Variable, y: Variable, types: Ints, method: str) -> AtOnce:
+def _rows_of(x: Variable, y: Variable, cells: TypeCells, method: str) -> AtOnce:
     """The correlation as a function of weights. Sparse products run on one thread, whatever the number of threads."""
-    shape = (x.n_clusters, int(types.max()) + 1)
-    columns = [standardise(v.values) if method == "pearson" else v.values for v in (x, y)]
-    sums = [_type_sums(v, types, x.cluster, shape) for v in (np.ones_like(columns[0]), *columns)]
+    columns = (standardise(v.values) if method == "pearson" else v.values for v in (x, y))
+    sums = [cells.table(cells.sums(values)) for values in (None, *columns)]
     corner = {"pearson": _pearson_rows, "spearman": _spearman_rows, "kendall": _kendall_rows}[method]
 
     def rows(weights: Floats) -> Floats:
@@ -66,12 +66,7 @@ def _rows_of(x: Variable, y: Variable, types: Ints, method: str) -> AtOnce:
         safe = np.where(there, count, 1.0)
         return corner(sx / safe, sy / safe, there)
 
-    return lambda weights: in_chunks(rows, weights, 4 * shape[1])
-
-
-def _type_sums(values: Floats, types: Ints, cluster: Ints, shape: tuple[int, int]) -> Any:
-    """Sum (n,) values by cluster and type: sparse, (K, T)."""
-    return sparse.coo_array((values, (cluster, types)), shape=shape).tocsr()
+    return lambda weights: in_chunks(rows, weights, 4 * cells.shape[1])
 
 
 def _pearson_rows(x: Floats, y: Floats, there: Floats) -> Floats:
