@@ -23,7 +23,7 @@ from inversion.models import describe_model, fingerprint
 from inversion.preparation import Encoded, Preparation, Prepared, have_written, prepare, response_parts, response_row
 from inversion.probes import probe
 from inversion.probes.capture import PROJECTIONS, select_layers, select_projections
-from inversion.probes.gradients import QUANTITIES, Quantity
+from inversion.probes.gradients import QUANTITIES, Quantity, plan_for
 from inversion.probes.probe import check_norms, package_versions
 from inversion.responses import Generation, Problem, Source, Written, end_tokens, write_responses
 from inversion.runs import Piece, RunWriter, check_folder, is_complete, tidy, token_table
@@ -258,14 +258,17 @@ def _manifest(
         [problem.prompt, problem.response, problem.answer, ids]
         for problem, ids in zip(prepared.problems, prepared.encoded, strict=True)
     ]
+    chosen = {
+        "norms": check_norms(measurement.norms),
+        "layers": select_layers(model, measurement.layers),
+        "projections": select_projections(measurement.projections),
+    }
+    # How the gradients are taken, as every capture says; not how the loaded model would attend by itself.
+    device = next(model.original_model.parameters()).device
+    attention = plan_for(model, torch.tensor([prepared.encoded[0][0]], device=device)).attention
     return {
-        "model": {**describe_model(model), "fingerprint": fingerprint(model)},
-        "measurement": {
-            **asdict(measurement),
-            "norms": check_norms(measurement.norms),
-            "layers": select_layers(model, measurement.layers),
-            "projections": select_projections(measurement.projections),
-        },
+        "model": {**describe_model(model), "attention": attention, "fingerprint": fingerprint(model)},
+        "measurement": {**asdict(measurement), **chosen},
         "responses": {
             **({"source": source} if isinstance(source, str) else {"source": source.name, "reading": source.record()}),
             **preparation.record(),

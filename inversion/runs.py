@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import shutil
+from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -210,12 +211,15 @@ def summary(folder: str | os.PathLike[str]) -> str:
     standing = records(folder).values()
     there, count = sum(record["responses"] for record in standing), read_manifest(folder)["responses"]["count"]
     unmeasured = sum(record["unmeasured"] for record in standing)
+    skipped = read_manifest(folder)["responses"].get("skipped", [])
     text = f"{folder} is complete" if there == count else f"{folder} has {there} of {count} responses so far"
     responses = load_responses(folder) if there else pd.DataFrame()
     if unmeasured:
         reasons = responses.error.dropna().value_counts()
         text += f"; {unmeasured} of {there} responses could not be measured, {reasons.iloc[0]} of them: "
         text += str(reasons.index[0]).rstrip(".")
+    if skipped:
+        text += f"; {len(skipped)} problems were left out beforehand, the first: {skipped[0]['reason']}"
     if broken := sum(record["not_finite"] for record in standing):
         text += f"; {broken} tokens have readings that are not finite numbers"
     again = responses.get("retokenizes")
@@ -270,6 +274,7 @@ def _dataset(folder: str | os.PathLike[str], manifest: dict[str, Any]) -> xr.Dat
         "response": ("token", number),
         "prompt_id": ("token", prompt_ids[np.searchsorted(responses["response"].to_numpy(), number)]),
     }
+    reasons = Counter(filter(None, responses["error"].to_pylist()))
     attributes = {
         **manifest["model"],
         "quantity": measurement["quantity"],
@@ -278,21 +283,21 @@ def _dataset(folder: str | os.PathLike[str], manifest: dict[str, Any]) -> xr.Dat
         "responses": manifest["responses"],
         "complete": len(responses) == manifest["responses"]["count"],
         "not_finite": sum(responses["not_finite"].drop_null().to_pylist()),
-        "unmeasured": int(responses["error"].is_valid().to_numpy(zero_copy_only=False).sum()),
+        "unmeasured": sum(reasons.values()),
+        "unmeasured_because": [reason for reason, _ in reasons.most_common()],
     }
-    _tell(folder, attributes, responses)
+    _tell(folder, attributes, len(responses))
     return xr.Dataset(variables, coords, attributes)
 
 
-def _tell(folder: str | os.PathLike[str], attributes: dict[str, Any], responses: pa.Table) -> None:
+def _tell(folder: str | os.PathLike[str], attributes: dict[str, Any], there: int) -> None:
     """Warn of what a run does not hold: nothing is left out of statistics in silence."""
     if not attributes["complete"]:
-        there, count = len(responses), attributes["responses"]["count"]
+        count = attributes["responses"]["count"]
         logger.warning("%s is unfinished: it has %d of %d responses so far", folder, there, count)
     if attributes["unmeasured"]:
-        reasons = [reason for reason in responses["error"].to_pylist() if reason]
-        words = (attributes["unmeasured"], len(responses), folder, reasons[0])
-        logger.warning("%d of %d responses of %s could not be measured and are left out; the first: %s", *words)
+        words = (attributes["unmeasured"], there, folder, attributes["unmeasured_because"][0])
+        logger.warning("%d of %d responses of %s could not be measured and are left out, most often: %s", *words)
     if attributes["not_finite"]:
         logger.warning("%d tokens of %s have readings that are not finite numbers", attributes["not_finite"], folder)
 

@@ -13,6 +13,7 @@ from inversion import InputError
 from inversion.measure import SHARD, Measurement, measure_run
 from inversion.preparation import Preparation
 from inversion.responses import Generation, Problem, read_problems
+from inversion.runs import summary
 from inversion.scoring import scorer_for
 
 PROBLEMS = [
@@ -134,6 +135,9 @@ def test_what_cannot_be_measured_is_left_out_counted_and_named(bridge, tmp_path,
     assert skipped["problem"] == 2
     assert re.search(match, caplog.text)
     assert "1 of 3 problems are left out" in caplog.text
+    assert f"1 problems were left out beforehand, the first: {skipped['reason']}" in summary(folder)
+    notes = inversion.correlate(inversion.load_run(folder), resamples=10).notes
+    assert f"1 problems were left out beforehand ({skipped['reason']})" in notes
     refuse = Preparation(too_long="refuse")
     with pytest.raises(InputError, match=match):
         measure_run(bridge, [PROBLEMS[0], problem], tmp_path / "f", generation=SMALL, preparation=refuse)

@@ -100,7 +100,9 @@ def tiny_model(family: str, *, seed: int = 0, dtype: torch.dtype = torch.float32
         model = AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
         for name, parameter in model.named_parameters():
             is_scale = parameter.ndim == 1 and name.endswith("weight")
-            torch.nn.init.normal_(parameter, mean=float(is_scale), std=0.15)
+            # Drawn alike for all precisions below double, so that half a model is the rounded whole one.
+            drawn = torch.float64 if dtype == torch.float64 else torch.float32
+            parameter.data.copy_(torch.normal(float(is_scale), 0.15, parameter.shape, dtype=drawn))
     return model
 
 

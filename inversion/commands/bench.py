@@ -19,9 +19,8 @@ class Bench:
 
     def __call__(self) -> None:
         """Run the command."""
-        from tqdm import tqdm
-
         from inversion.bench import SHAPES, gpu_report, table, time_shape
+        from inversion.progress import bar
 
         if self.gpu:
             import torch
@@ -34,5 +33,5 @@ class Bench:
         if not chosen or self.sample < 1 or self.repeats < 1:
             known = "; ".join(shape.name for shape in SHAPES)
             raise InputError(f"nothing to time; choose among {known}, with a sample and repeats of 1 or more.")
-        bar = tqdm(chosen, unit="shape")
-        print(table([time_shape(shape, self.device, self.sample, self.repeats) for shape in bar], self.device))
+        timed = [time_shape(shape, self.device, self.sample, self.repeats) for shape in bar(chosen, unit="shape")]
+        print(table(timed, self.device))

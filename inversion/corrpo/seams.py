@@ -5,6 +5,9 @@ Private names may change with any release, so both packages have an upper bound 
 """
 
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,14 @@ SIGNATURES = {
     "_tokenize_prompts": "prompts",
 }
 """Private method of ``GRPOTrainer`` -> its arguments."""
+
+
+@contextmanager
+def old_names() -> Iterator[None]:
+    """Keep quiet that TRL calls transformers by names that are to go: whoever trains can do nothing about it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
+        yield
 
 
 class SeamTrainer(GRPOTrainer):

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from safetensors.numpy import save_file
-from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 import inversion
@@ -26,6 +25,7 @@ from inversion.files import claim, put
 from inversion.measure import Measurement, measure_run
 from inversion.models import describe_model, token_texts
 from inversion.models.tokenization import decode
+from inversion.progress import bar
 from inversion.responses import Generation, Problem, end_tokens, generate
 from inversion.responses.thinking import THINK_TAGS, token_parts
 
@@ -234,8 +234,8 @@ def _vectors_and_probes(
             f"in the {fewest} split, and {FEWEST} are needed in each."
         )
     numbers = sorted({n for found in pairs.values() for n in found} | set(kinds["both wrong"]))
-    bar = tqdm(numbers, desc="activations", unit="problem")
-    means = {(name, n): _means(model, answered[name][n], spans[name][n]) for n in bar for name in CONDITIONS}
+    shown = bar(numbers, desc="activations", unit="problem")
+    means = {(name, n): _means(model, answered[name][n], spans[name][n]) for n in shown for name in CONDITIONS}
 
     def stacked(name: str, chosen: Sequence[int]) -> np.ndarray:
         shape = (0, len(model.blocks), model.cfg.d_model)
@@ -270,7 +270,7 @@ def _steering(
     points = [(name, alpha) for name in named for alpha in alphas(settings.alphas)]
     base = _steered_answers(model, chosen, layer, None, settings, folder / "steering" / "none.json")
     rows = []
-    for name, alpha in tqdm([("no steering", 0.0), *points], desc="steering", unit="point"):
+    for name, alpha in bar([("no steering", 0.0), *points], desc="steering", unit="point"):
         path = folder / "steering" / f"{name.replace(' ', '-')}-{alpha:+.2f}.json"
         right = base
         if alpha:

@@ -23,7 +23,6 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 from torch.nn import functional
-from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from inversion.demo.tasks import (
@@ -36,6 +35,7 @@ from inversion.demo.tasks import (
     response_for,
 )
 from inversion.demo.tokenizer import EOS_ID, PAD_ID, build_tokenizer
+from inversion.progress import bar
 from inversion.scoring import Scorer, scorer_for
 
 _PARTS = 3
@@ -206,8 +206,8 @@ def train(
     every = max(1, training.steps // 100)
     model.train()
     steps = range(start + 1, training.steps + 1)
-    bar = tqdm(steps, desc=f"train, {training.style}", unit="step", initial=start, total=training.steps)
-    for step in bar:
+    shown = bar(steps, desc=f"train, {training.style}", unit="step", initial=start, total=training.steps)
+    for step in shown:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(step - 1, training)
         loss = backward(model, next(stream), training.precision)
@@ -216,7 +216,7 @@ def train(
         optimizer.zero_grad()
         if step % every == 0:
             curve.append((step, round(loss, 4)))
-            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            shown.set_postfix(loss=f"{loss:.3f}", refresh=False)
         if on_step is not None:
             on_step(step, loss)
     model.eval()

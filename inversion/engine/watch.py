@@ -6,9 +6,9 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
+from inversion.progress import PLAIN_SECONDS, is_watched
+
 LOG_FORMATS = ("auto", "bar", "plain", "json")
-PLAIN_SECONDS = 10.0
-"""Plain lines come no more often than this, except for the last."""
 
 
 class Watch:
@@ -25,7 +25,7 @@ class Watch:
 
     def __init__(self, name: str, total: int, done: int, shards: int, log: str = "auto") -> None:
         self.name, self.total, self.done, self.shards = name, total, done, shards
-        self.log = ("bar" if _is_watched() else "plain") if log == "auto" else log
+        self.log = ("bar" if is_watched() else "plain") if log == "auto" else log
         self._last = time.monotonic()
         self._bar = None
         if self.log == "bar":
@@ -88,11 +88,3 @@ class Watch:
         elif urgent or time.monotonic() - self._last > PLAIN_SECONDS:
             print(text, file=sys.stderr, flush=True)
             self._last = time.monotonic()
-
-
-def _is_watched() -> bool:
-    """Whether somebody looks on: a terminal, or a notebook, where tqdm has a bar of its own."""
-    from tqdm import std
-    from tqdm.auto import tqdm
-
-    return sys.stderr.isatty() or tqdm.__mro__[1] is not std.tqdm

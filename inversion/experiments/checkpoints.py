@@ -9,6 +9,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from inversion.corrpo.seams import old_names
+
 
 def train_on(trainer: Any) -> None:
     """Train from the last whole checkpoint in the trainer's folder, or from the start where there is none.
@@ -22,7 +24,8 @@ def train_on(trainer: Any) -> None:
     trainer.accelerator.wait_for_everyone()
     checkpoint = last_checkpoint(folder)
     if checkpoint is None or not _ended(checkpoint):
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with old_names():
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     else:
         trainer.load_finished(checkpoint)
         trainer.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))

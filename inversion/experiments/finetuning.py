@@ -14,6 +14,7 @@ from trl.rewards.other_rewards import get_soft_overlong_punishment
 
 from inversion.corrpo.baselines import METHODS
 from inversion.corrpo.config import CorrPOConfig
+from inversion.corrpo.seams import old_names
 from inversion.corrpo.trainer import CorrPOTrainer
 from inversion.demo.tasks import TASKS, Split, mixed_problems
 from inversion.errors import InputError
@@ -23,6 +24,7 @@ from inversion.experiments.spec import DEMO, TrainSpec, flat_fields
 from inversion.files import check_resumable, claim, put
 from inversion.measure import measure_run
 from inversion.models import context_length, load_checkpoint, load_model, prompt_ids
+from inversion.progress import bar
 from inversion.responses import Generation, Problem, read_problems, require_texts
 from inversion.runs import load_responses, load_run
 from inversion.scoring import Scorer, Unscorable, accuracy, score_of, scorer_for
@@ -90,13 +92,14 @@ def build_trainer(spec: TrainSpec, problems: list[Problem], folder: Path) -> Cor
     if method.overlong:
         # DAPO starts to punish in the last fifth of the length: 4096 of 20480 tokens.
         rewards.append(get_soft_overlong_punishment(length, max(1, length // 5)))
-    trainer = method.trainer(
-        model,
-        reward_funcs=rewards,
-        args=_config(spec, folder),
-        train_dataset=Dataset.from_list([{"prompt": p.prompt, "problem": i} for i, p in enumerate(problems)]),
-        processing_class=tokenizer,
-    )
+    with old_names():
+        trainer = method.trainer(
+            model,
+            reward_funcs=rewards,
+            args=_config(spec, folder),
+            train_dataset=Dataset.from_list([{"prompt": p.prompt, "problem": i} for i, p in enumerate(problems)]),
+            processing_class=tokenizer,
+        )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_Progress())
@@ -179,12 +182,17 @@ def before_and_after(out: Path) -> str:
 
 
 class _Progress(ProgressCallback):
-    """The bar of transformers, with a few numbers beside it instead of a dictionary a line."""
+    """A bar with a few numbers beside it, where transformers' has a dictionary a line."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self.training_bar = bar(total=state.max_steps, desc="train", unit="step")
+        self.current_step = 0
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if state.is_world_process_zero and self.training_bar is not None:
             shown = {label: logs[name] for label, name in SHOWN.items() if (logs or {}).get(name) is not None}  # pyright: ignore
-            self.training_bar.set_postfix({label: f"{value:.2f}" for label, value in shown.items()})
+            self.training_bar.set_postfix({label: f"{value:.2f}" for label, value in shown.items()}, refresh=False)
 
 
 def _results_folder(spec: TrainSpec, resume: bool) -> Path:
@@ -208,7 +216,8 @@ def _config(spec: TrainSpec, folder: Path) -> CorrPOConfig:
         "inversion_weight": method.weight_factor * spec.inversion_weight,
     }
     try:
-        config: Any = CorrPOConfig(**values)
+        with old_names():
+            config: Any = CorrPOConfig(**values)
     except InputError:
         raise
     except (ValueError, TypeError) as error:

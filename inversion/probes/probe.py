@@ -110,7 +110,7 @@ def probe(
         variables[name] = (("token", "layer", "projection"), values.numpy().astype(precision).reshape(shape))
     attributes = {
         **describe_model(model),
-        "attention": "piecewise" if plan.piecewise else "eager",
+        "attention": plan.attention,
         "quantity": quantity,
         "seed": seed,
         "not_finite": _count_not_finite(by_token, collector.norms),

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from inversion.errors import InputError
+from inversion.progress import bar
 from inversion.responses.generation import Generation
 
 TAKES_IDS = ("vllm", "sglang")
@@ -130,7 +129,7 @@ class _Asker:
         with ThreadPoolExecutor(self.server.concurrency) as pool:
             futures = {pool.submit(self._one, key, request): key for key, request in missing.items()}
             try:
-                for future in tqdm(as_completed(futures), "server", len(futures), unit="response"):
+                for future in bar(as_completed(futures), desc="server", total=len(futures), unit="response"):
                     found[futures[future]] = future.result()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -156,12 +156,16 @@ class Columns:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the run itself lacks."""
-        lacking = self.run.attrs.get("unmeasured", 0)
-        missing = (f"{lacking:,} responses could not be measured and are not in the run",) if lacking else ()
-        unfinished = (
-            () if self.run.attrs.get("complete", True) else ("the run is not finished: more responses are to come",)
-        )
-        return missing + unfinished
+        said = self.run.attrs
+        notes = []
+        if lacking := said.get("unmeasured", 0):
+            because = next((f" ({reason})" for reason in said.get("unmeasured_because", ())), "")
+            notes.append(f"{lacking:,} responses could not be measured{because} and are not in the run")
+        if skipped := (said.get("responses") or {}).get("skipped"):
+            notes.append(f"{len(skipped):,} problems were left out beforehand ({skipped[0]['reason']})")
+        if not said.get("complete", True):
+            notes.append("the run is not finished: more responses are to come")
+        return tuple(notes)
 
     @property
     def n_tokens(self) -> int:

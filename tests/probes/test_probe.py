@@ -123,7 +123,7 @@ def test_nor_do_those_of_a_trained_model_on_a_long_response(block, chunk):
     expected = inversion.probe(bridge, tokens[:20], tokens[20:])
     found = inversion.probe(bridge, tokens[:20], tokens[20:], block=block, chunk=chunk)
     for name in ("nuclear", "frobenius"):
-        np.testing.assert_allclose(found[name], expected[name], rtol=1e-6)
+        np.testing.assert_allclose(found[name], expected[name], rtol=2e-6)
 
 
 @pytest.fixture
@@ -354,7 +354,7 @@ def test_attributes_name_the_measurement():
     assert capture.attrs["quantity"] == "entropy"
     assert capture.attrs["dtype"] == "float32"
     assert capture.attrs["attention"] == "piecewise"
-    assert capture.attrs["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(capture.attrs["versions"]["torch"])
 
 
 @pytest.mark.parametrize(

@@ -22,21 +22,26 @@ import torch
 
 from inversion import measure
 from inversion.cli import main
-from inversion.experiments import comparison, finetuning
+from inversion.experiments import comparison, finetuning, survey_estimate, survey_results
 from inversion.experiments.lineage import laboratory
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-KEPT = ("tokens-*.parquet", "responses-*.parquet", "shard-*.json", "run.json", "model.safetensors", "lineage.csv")
+SHARDS = ("tokens-*.parquet", "responses-*.parquet", "shard-*.json", "run.json")
+KEPT = (*SHARDS, "cells/*.json", "model.safetensors", "lineage.csv", "survey.csv", "pairs.csv")
 """What must not change once it stands, and is equal in the end."""
 GROWING = ("run/lineage.csv",)
 """Of these what is put together from all parts so far, so that it is equal in the end only."""
-MODULES = (measure, comparison, finetuning, laboratory)
+MODULES = (measure, comparison, finetuning, laboratory, survey_estimate, survey_results)
 """Imported before the forks."""
 
 
-def probe(model, resume):
+def _sums():
     rows = [json.dumps({"prompt": f"{a} + {b} =", "answer": str(a + b)}) for a in range(4) for b in range(6)]
     Path("prompts.jsonl").write_text("\n".join(rows))
+
+
+def probe(model, resume):
+    _sums()
     options = ["--max-new-tokens", "8", "--shard", "3", "--batch", "4", "--out", "run"]
     return main(["probe", "--model", model, "--prompts", "prompts.jsonl", *options])
 
@@ -83,7 +88,19 @@ def reproduce(model, resume):
     return 0
 
 
-TARGETS = {"probe": probe, "train": train, "compare": compare, "reproduce": reproduce}
+def survey(model, resume):
+    _sums()
+    models = {"base": {"model": model, "kind": "base"}, "random": {"model": model, "random_weights": True}}
+    settings = {
+        "models": {name: {"family": "tiny", **fields} for name, fields in models.items()},
+        "benchmarks": {"sums": {"prompts": "prompts.jsonl"}, "few": {"prompts": "prompts.jsonl", "limit": 5}},
+        "measurements": {"short": {"max_new_tokens": 8}},
+    }
+    Path("survey.yaml").write_text(json.dumps(settings))  # JSON is YAML
+    return main(["survey", "survey.yaml", "--out", "run", "--resamples", "50"])
+
+
+TARGETS = {"probe": probe, "train": train, "compare": compare, "reproduce": reproduce, "survey": survey}
 
 
 def start(target, model, folder, resume):

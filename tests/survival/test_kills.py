@@ -30,6 +30,6 @@ def test_a_probe_that_is_killed_loses_nothing_that_was_finished(checkpoint, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["probe", "train", "compare", "reproduce"])
-def test_a_hundred_kills(checkpoint, tmp_path, target):
-    kill(target, 100, checkpoint, tmp_path)
+@pytest.mark.parametrize("target", ["probe", "train", "compare", "reproduce", "survey"])
+def test_twenty_kills_of_each_command(checkpoint, tmp_path, target):
+    print(kill(target, 20, checkpoint, tmp_path))

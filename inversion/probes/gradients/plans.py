@@ -46,6 +46,11 @@ class Plan:
     prefix: bool = True
     piecewise: bool = True
 
+    @property
+    def attention(self) -> str:
+        """How gradients are taken through attention, for records."""
+        return "piecewise" if self.piecewise else "eager"
+
 
 PLAINEST = Plan("whole", batched=False, prefix=False, piecewise=False)
 _PLANS: weakref.WeakKeyDictionary[TransformerBridge, Plan] = weakref.WeakKeyDictionary()
