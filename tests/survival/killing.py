@@ -23,7 +23,7 @@ import torch
 from inversion import measure
 from inversion.cli import main
 from inversion.experiments import comparison, finetuning, survey_estimate, survey_results
-from inversion.experiments.lineage import laboratory
+from inversion.experiments.lineage import laboratory, spec
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 SHARDS = ("tokens-*.parquet", "responses-*.parquet", "shard-*.json", "run.json")
@@ -84,8 +84,8 @@ def reproduce(model, resume):
     laboratory.make_figures = lambda *_: None  # drawn last, from tables that are compared here
     sizes = {"seeds": 1, "base_steps": 8, "finetune_steps": 8, "rl_steps": 4, "batch_size": 4, "prompts": 1}
     sizes |= {"generations": 2, "problems": 3, "max_new_tokens": 12, "temperatures": (0.5,), "width": 64, "layers": 1}
-    laboratory.reproduce(laboratory.LineageSpec(**sizes), "run")
-    return 0
+    spec.lineage_spec = lambda *_: laboratory.LineageSpec(**sizes)
+    return main(["reproduce", "--out", "run", "--device", "cpu"])
 
 
 def survey(model, resume):
