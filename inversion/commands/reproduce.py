@@ -69,5 +69,4 @@ class Reproduce:
         out = self.out or "runs/study"
         overrides = [f"device={self.device}", *self.overrides]
         spec = read_study(str(self.model), self.config, overrides, self.data)
-        with owning(out, self.wait):
-            run_study(spec, Path(out), self.only or PARTS, dry_run=self.dry_run)
+        run_study(spec, Path(out), self.only or PARTS, dry_run=self.dry_run, wait=self.wait)

@@ -20,6 +20,7 @@ from inversion.experiments.pretrained.costs import Costs
 from inversion.experiments.pretrained.finetuning import in_order
 from inversion.experiments.pretrained.spec import ArmSpec, TextSpec
 from inversion.experiments.pretrained.texts import IGNORED, Example, example, training_examples
+from inversion.files import owned
 
 SMALL = {
     "texts": {"chat": False, "longest": 90, "train": 12, "held_out": 4, "traces": 2, "trace_tokens": 40},
@@ -184,15 +185,12 @@ def test_training_changes_the_model_and_adapters_are_merged(whole):
 def no_timing(whole, monkeypatch):
     """Take what was timed once."""
     kept = json.loads((whole / "costs.json").read_text())
-    key = {"full": kept["full"], "lora": kept["lora"], "batch_tokens": kept["batch_tokens"], "token": kept["token"]}
-    monkeypatch.setattr(study, "costs_of", lambda *_: FlatCosts(**key))
+    times = [kept[name] for name in ("full", "lora", "batch_tokens", "prompt", "token")]
+    monkeypatch.setattr(study, "costs_of", lambda *_: FlatCosts(*times, None, None, TextSpec()))
 
 
 class FlatCosts(Costs):
     """Costs without a model."""
-
-    def __init__(self, full, lora, batch_tokens, token):
-        super().__init__(full, lora, batch_tokens, token, None, None, TextSpec())
 
     def probing(self, responses, length, targets):
         return float(responses)
@@ -247,6 +245,16 @@ def test_a_finished_study_only_writes_its_tables_anew(whole, command, monkeypatc
     assert main(command(whole)) == 0
     assert "Everything is done" in capsys.readouterr().out
     assert tables(whole) == before
+
+
+@pytest.mark.usefixtures("no_timing")
+def test_one_process_does_a_part_and_another_one_another(command, tmp_path, capsys):
+    out = tmp_path / "out"
+    with owned(out / "finetuning"):
+        assert main(command(out, "--only", "baseline", "--dry-run")) == 0
+        assert "baseline" in capsys.readouterr().out
+        assert main(command(out, "--only", "baseline,finetuning", "--dry-run")) == 2
+    assert "is in use by process" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("no_timing")

@@ -32,10 +32,11 @@ REINFORCED = 4 / 3
 class Costs:
     """Seconds, as measured here.
 
-    full, lora: One step of supervised training on a whole batch of the longest texts; ``lora`` is None where no arm
-        has adapters.
+    full, lora: One step of supervised training on a batch of texts of median length; ``lora`` is None where no arm has
+        adapters.
     batch_tokens: Tokens of that batch.
-    token: Writing one token of each of ``BATCH`` responses.
+    prompt: Reading the prompts of ``BATCH`` responses.
+    token: Writing one token of each of them.
     speed: Of the probe.
     pace: How the probe groups its targets.
     texts: For lengths.
@@ -44,6 +45,7 @@ class Costs:
     full: float
     lora: float | None
     batch_tokens: int
+    prompt: float
     token: float
     speed: Speed
     pace: Pace
@@ -55,7 +57,7 @@ class Costs:
 
     def writing(self, responses: int, length: int) -> float:
         """Return the seconds of writing responses of a length."""
-        return -(-responses // BATCH) * length * self.token
+        return responses / BATCH * (self.prompt + length * self.token)
 
     def probing(self, responses: int, length: int, targets: int | None) -> float:
         """Return the seconds of measuring responses that end at a length."""
@@ -115,15 +117,19 @@ def costs_of(spec: StudySpec, tokenizer: Any, texts: Path, path: Path) -> Costs:
     key = {"batch_size": how.batch_size, "longest": spec.texts.longest, "precision": how.precision, "lora": rank}
     kept = json.loads(path.read_text()) if path.is_file() else {}
     if kept.get("key") != key:
-        examples = sorted(
+        ordered = sorted(
             training_examples(texts, "worked", tokenizer, spec.texts), key=lambda text: len(text.input_ids)
-        )[-how.batch_size :]
+        )
+        middle = (len(ordered) - how.batch_size) // 2
+        examples = ordered[middle : middle + how.batch_size]
+        prompt, token = _writing(spec, bridge, tokenizer, texts)
         kept = {
             "key": key,
             "batch_tokens": how.batch_size * len(examples[-1].input_ids),
             "full": _step(spec, ArmSpec(), examples, tokenizer),
             "lora": None if rank is None else _step(spec, ArmSpec(lora=rank), examples, tokenizer),
-            "token": _token(spec, bridge, tokenizer, texts),
+            "prompt": prompt,
+            "token": token,
             "speed": dataclasses.asdict(
                 measure_speed(bridge, spec.texts.longest, NORMS, select_layers(bridge, None), PROJECTIONS)
             ),
@@ -131,7 +137,8 @@ def costs_of(spec: StudySpec, tokenizer: Any, texts: Path, path: Path) -> Costs:
         put(path, lambda part: part.write_text(json.dumps(kept, indent=1) + "\n"))
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in kept["speed"].items()}
     speed = Speed(**values)
-    return Costs(kept["full"], kept["lora"], kept["batch_tokens"], kept["token"], speed, Pace(bridge), spec.texts)
+    times = {name: kept[name] for name in ("full", "lora", "batch_tokens", "prompt", "token")}
+    return Costs(**times, speed=speed, pace=Pace(bridge), texts=spec.texts)
 
 
 def _step(spec: StudySpec, arm: ArmSpec, examples: list[Any], tokenizer: Any) -> float:
@@ -149,11 +156,16 @@ def _step(spec: StudySpec, arm: ArmSpec, examples: list[Any], tokenizer: Any) ->
     return min(_seconds(once) for _ in range(2))
 
 
-def _token(spec: StudySpec, bridge: Any, tokenizer: Any, texts: Path) -> float:
+def _writing(spec: StudySpec, bridge: Any, tokenizer: Any, texts: Path) -> tuple[float, float]:
+    """Return the seconds of reading the prompts of a batch, and of writing one token of each response."""
     problems = frame_of(spec.texts).apply(held_out(texts, "worked", BATCH, False), tokenizer, spec.model)
     prompts = [list(p.prompt_token_ids or prompt_ids(tokenizer, p.prompt)) for p in problems]
-    generation = Generation(1.0, TIMED_TOKENS)
-    return _seconds(lambda: write_responses(bridge, prompts, generation, 0)) / TIMED_TOKENS
+    first, all_of_them = (
+        _seconds(lambda length=length: write_responses(bridge, prompts, Generation(1.0, length), 0))
+        for length in (1, 1 + TIMED_TOKENS)
+    )
+    scale = BATCH / len(prompts)
+    return scale * first, scale * max(0.0, all_of_them - first) / TIMED_TOKENS
 
 
 def _seconds(work: Callable[[], Any]) -> float:

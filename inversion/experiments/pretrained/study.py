@@ -1,9 +1,10 @@
 """A study of one pretrained model, piece by piece: what there is to do, how long it takes, what it found."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -19,7 +20,7 @@ from inversion.experiments.pretrained.spec import PARTS, StudySpec
 from inversion.experiments.pretrained.texts import tokenizer_of, training_examples, write_texts
 from inversion.experiments.rows import write_table
 from inversion.experiments.survey import is_done
-from inversion.files import claim
+from inversion.files import claim, owned
 from inversion.models import load_checkpoint
 from inversion.tables import text_table
 
@@ -59,17 +60,15 @@ class Study:
         self.texts = self.out / "texts"
         self.failures: list[str] = []
 
-    @classmethod
-    def begin(cls, spec: StudySpec, out: Path) -> Self:
+    def begin(self) -> None:
         """Claim the folder and write the texts.
 
         Raises:
             InputError: It holds something else, or the texts cannot be had.
         """
-        study = cls(spec, out)
-        claim(study.out, RECORD, {"model": spec.model, "seed": spec.seed, "data": spec.data}, what="study")
-        write_texts(spec, study.tokenizer, study.texts)
-        return study
+        spec = self.spec
+        claim(self.out, RECORD, {"model": spec.model, "seed": spec.seed, "data": spec.data}, what="study")
+        write_texts(spec, self.tokenizer, self.texts)
 
     def units(self, only: Sequence[str], costs: Costs) -> list[Unit]:
         """Return what is left to do of some parts, in order."""
@@ -237,7 +236,9 @@ _DECIDING = ("marks", "batch_size", "problems", "targets", "max_new_tokens", "sa
 """Fields of the fine-tuning that decide on the numbers of an arm."""
 
 
-def run_study(spec: StudySpec, out: Path, only: Sequence[str] = PARTS, *, dry_run: bool = False) -> Path:
+def run_study(
+    spec: StudySpec, out: Path, only: Sequence[str] = PARTS, *, dry_run: bool = False, wait: bool = False
+) -> Path:
     """Do what is left of a study, telling how long it will take; return the folder of its tables.
 
     Args:
@@ -245,6 +246,7 @@ def run_study(spec: StudySpec, out: Path, only: Sequence[str] = PARTS, *, dry_ru
         out: A new folder, or one that holds this study.
         only: Parts to do.
         dry_run: Only say what is left and how long it will take.
+        wait: Wait while another process does one of these parts. Different parts can be done at the same time.
 
     Raises:
         InputError: Something cannot be used, or a piece failed; the others are done.
@@ -252,16 +254,21 @@ def run_study(spec: StudySpec, out: Path, only: Sequence[str] = PARTS, *, dry_ru
     unknown = [part for part in only if part not in PARTS]
     if unknown:
         raise InputError(f"there is no part {unknown[0]!r}; choose among {', '.join(PARTS)}.")
-    study = Study.begin(spec, out)
-    costs = costs_of(spec, study.tokenizer, study.texts, study.out / "costs.json")
-    units = study.units(only or PARTS, costs)
-    print(estimate_text(units), flush=True)
-    if not dry_run:
-        _run(study, units)
-        for path in study.write_tables():
-            print(path)
-        if study.failures:
-            raise InputError(f"{len(study.failures)} pieces failed; the first, {study.failures[0]}")
+    study = Study(spec, out)
+    with ExitStack() as held:
+        for part in only or PARTS:
+            held.enter_context(owned(study.out / part, wait=wait))
+        with owned(study.out, wait=True):  # no longer than it takes another part to begin
+            study.begin()
+            costs = costs_of(spec, study.tokenizer, study.texts, study.out / "costs.json")
+        units = study.units(only or PARTS, costs)
+        print(estimate_text(units), flush=True)
+        if not dry_run:
+            _run(study, units)
+            for path in study.write_tables():
+                print(path)
+            if study.failures:
+                raise InputError(f"{len(study.failures)} pieces failed; the first, {study.failures[0]}")
     return study.out / TABLES
 
 
