@@ -248,6 +248,24 @@ def test_a_finished_study_only_writes_its_tables_anew(whole, command, monkeypatc
 
 
 @pytest.mark.usefixtures("no_timing")
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("finetuning.targets=4", "holds another fine-tuning (it differs in targets)"),
+        ("finetuning.arms.more={texts: worked}", None),
+        ("finetuning.arms.full.seeds=3", None),
+        ("texts.longest=80", "holds another choice of texts (it differs in texts.longest)"),
+    ],
+)
+def test_settings_that_decide_on_numbers_cannot_change_within_a_folder(whole, command, capsys, override, message):
+    found = main(command(whole, "--only", "finetuning", "--dry-run", overrides=[override]))
+    printed = capsys.readouterr()
+    assert found == (0 if message is None else 2)
+    if message is not None:
+        assert message in printed.err
+
+
+@pytest.mark.usefixtures("no_timing")
 def test_one_process_does_a_part_and_another_one_another(command, tmp_path, capsys):
     out = tmp_path / "out"
     with owned(out / "finetuning"):

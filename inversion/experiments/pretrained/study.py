@@ -20,11 +20,11 @@ from inversion.experiments.pretrained.spec import PARTS, StudySpec
 from inversion.experiments.pretrained.texts import tokenizer_of, training_examples, write_texts
 from inversion.experiments.rows import write_table
 from inversion.experiments.survey import is_done
-from inversion.files import claim, owned
+from inversion.files import claim, holds, owned
 from inversion.models import load_checkpoint
 from inversion.tables import text_table
 
-RECORD = "study.json"
+RECORD, FINETUNING = "study.json", "finetuning.json"
 TABLES = "tables"
 START = "start"
 """Folder of the model before fine-tuning, measured once for all arms, by the problems that it answers."""
@@ -69,6 +69,16 @@ class Study:
         spec = self.spec
         claim(self.out, RECORD, {"model": spec.model, "seed": spec.seed, "data": spec.data}, what="study")
         write_texts(spec, self.tokenizer, self.texts)
+
+    def settle(self, dry_run: bool) -> None:
+        """Claim the fine-tuning for the settings that all its numbers share; a dry run only looks.
+
+        Raises:
+            InputError: It was begun with others.
+        """
+        how = self.spec.finetuning
+        record = {name: list(v) if isinstance(v := getattr(how, name), tuple) else v for name in _DECIDING}
+        (holds if dry_run else claim)(self.out / "finetuning", FINETUNING, record, what="fine-tuning")
 
     def units(self, only: Sequence[str], costs: Costs) -> list[Unit]:
         """Return what is left to do of some parts, in order."""
@@ -165,11 +175,8 @@ class Study:
 
     def _train(self, name: str, seed: int, costs: Costs, advance: Callable[[float], None]) -> None:
         how, arm, folder = self.spec.finetuning, self.spec.finetuning.arms[name], self._arm(name, seed)
-        record = {
-            "arm": {key: value for key, value in vars(arm).items() if key != "seeds"},
-            **{key: list(v) if isinstance(v := getattr(how, key), tuple) else v for key in _DECIDING},
-        }
-        claim(folder, "arm.json", record, what="training", remedy="choose a new folder or another name for the arm")
+        record = {key: value for key, value in vars(arm).items() if key != "seeds"}
+        claim(folder.parent, "arm.json", record, what="arm", remedy="choose a new folder or another name for the arm")
 
         def measure(model: Any, step: int) -> None:
             place = step_folder(folder, step)
@@ -232,8 +239,8 @@ class Study:
         return {"finetuning": rows, "finetuning-layers": layers}
 
 
-_DECIDING = ("marks", "batch_size", "problems", "targets", "max_new_tokens", "samples")
-"""Fields of the fine-tuning that decide on the numbers of an arm."""
+_DECIDING = ("marks", "batch_size", "precision", "problems", "targets", "max_new_tokens", "samples")
+"""Fields of the fine-tuning that decide on the numbers of every arm."""
 
 
 def run_study(
@@ -261,6 +268,8 @@ def run_study(
         with owned(study.out, wait=True):  # no longer than it takes another part to begin
             study.begin()
             costs = costs_of(spec, study.tokenizer, study.texts, study.out / "costs.json")
+        if "finetuning" in (only or PARTS):
+            study.settle(dry_run)
         units = study.units(only or PARTS, costs)
         print(estimate_text(units), flush=True)
         if not dry_run:
