@@ -24,6 +24,7 @@ class NormCollector:
 
     Attributes:
         norms: By name, (t, sites), in float64; NaN where nothing came, or where a gradient was not finite.
+        ways: How nuclear norms of matrices that are not of rank one were computed: one way, or several, as was fastest.
     """
 
     def __init__(self, names: Sequence[str], sites: Sequence[Site], positions: Sequence[int]) -> None:
@@ -31,6 +32,7 @@ class NormCollector:
         self._columns = {site: column for column, site in enumerate(sites)}
         shape = (len(self._positions), len(self._columns))
         self.norms = {name: torch.full(shape, math.nan, dtype=torch.float64) for name in names}
+        self.ways: set[str] = set()
         self._inputs: Mapping[Site, Tensor] = {}
         self._factors: dict[Site, Tensor] = {}
 
@@ -47,7 +49,7 @@ class NormCollector:
     def take(self, delta: Delta) -> None:
         """Compute the norms of targets' gradients at a site."""
         for part, values in self._few_at_once(delta):
-            norms = factored_norms(self._factors[delta.site], values, self._names)
+            norms = factored_norms(self._factors[delta.site], values, self._names, self.ways)
             if "l1" in self._names:
                 norms["l1"] = l1_norm(self._inputs[delta.site][: values.shape[1]], values)
             self._put(part, delta.site, norms)

@@ -4,14 +4,22 @@ With the QR decomposition ``A^T = Q R`` the singular values of G are those of ``
 its leading columns belong to the leading rows of A: one decomposition serves every prefix.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from inversion.probes.polar import EIGENVALUES, POLAR, FasterWay, polar_nuclear_norms
+
 NORMS = ("nuclear", "frobenius", "spectral", "l1")
 PANEL = 64
 """Rows at a time where half of a product is not needed. Smaller panels skip more of it, larger ones run faster."""
+NUCLEAR: dict[str, Callable[[Tensor], Tensor]] = {
+    EIGENVALUES: lambda matrices: singular_values(matrices).sum(-1),
+    POLAR: polar_nuclear_norms,
+}
+"""The ways to nuclear norms: name -> function of c matrices, (c, m, n), that returns (c,)."""
+_faster = FasterWay()
 
 
 def triangular_factor(inputs: Tensor) -> Tensor:
@@ -27,13 +35,14 @@ def triangular_factor(inputs: Tensor) -> Tensor:
     return torch.linalg.qr(_wide(inputs).T, mode="r").R
 
 
-def factored_norms(factor: Tensor, delta: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+def factored_norms(factor: Tensor, delta: Tensor, names: Sequence[str], ways: set[str]) -> dict[str, Tensor]:
     """Return norms of ``Delta^T A``, each (c,), for c tokens over a prefix of n positions.
 
     Args:
         factor: R of the whole sequence, from :func:`triangular_factor`.
         delta: (c, n, d_out).
         names: Among nuclear, frobenius and spectral.
+        ways: The way that nuclear norms were computed, a key of :data:`NUCLEAR`, is added here.
     """
     prefix = delta.shape[1]
     core = _triangular_product(factor[:prefix, :prefix], delta.to(factor.dtype))  # (c, min(n, d_in), d_out)
@@ -41,12 +50,14 @@ def factored_norms(factor: Tensor, delta: Tensor, names: Sequence[str]) -> dict[
     if "frobenius" in names:
         # A long sum of squares loses more digits in float32 than the entries have lost so far.
         norms["frobenius"] = torch.linalg.vector_norm(core, dim=(1, 2), dtype=torch.float64)
-    if "nuclear" in names or "spectral" in names:
+    if "spectral" in names:
         values = singular_values(core)
-        if "nuclear" in names:
-            norms["nuclear"] = values.sum(-1)
-        if "spectral" in names:
-            norms["spectral"] = values.amax(-1)
+        norms["spectral"] = values.amax(-1)
+    if "nuclear" in names:
+        # Where singular values are there already, their sum costs nothing.
+        way = EIGENVALUES if "spectral" in names else _faster(core, NUCLEAR)
+        norms["nuclear"] = values.sum(-1) if "spectral" in names else NUCLEAR[way](core)
+        ways.add(way)
     return norms
 
 

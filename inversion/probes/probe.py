@@ -111,6 +111,7 @@ def probe(
     attributes = {
         **describe_model(model),
         "attention": plan.attention,
+        "nuclear_by": sorted(collector.ways),
         "quantity": quantity,
         "seed": seed,
         "not_finite": _count_not_finite(by_token, collector.norms),

@@ -15,7 +15,7 @@ def test_norms_from_factors_are_those_of_the_gradient_on_every_prefix(length, d_
     torch.manual_seed(length)
     inputs = torch.randn(LONGEST, D_IN) * torch.logspace(0, -3, D_IN)
     deltas = torch.randn(2, length, d_out) * torch.logspace(0, -2, d_out)
-    found = factored_norms(triangular_factor(inputs), deltas, NORMS)
+    found = factored_norms(triangular_factor(inputs), deltas, NORMS, set())
     for i, delta in enumerate(deltas.double()):
         expected = dumb_norms(delta.T @ inputs[:length].double())
         for name in NORMS:

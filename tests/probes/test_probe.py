@@ -178,10 +178,10 @@ def limited(monkeypatch):
     def limit(most, error=None):
         norms = collect.factored_norms
 
-        def fail(factor, delta, names):
+        def fail(factor, delta, names, ways):
             if len(delta) > most:
                 raise error or RuntimeError(OUT_OF_MEMORY)
-            return norms(factor, delta, names)
+            return norms(factor, delta, names, ways)
 
         monkeypatch.setattr(collect, "factored_norms", fail)
 
