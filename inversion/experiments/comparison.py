@@ -12,6 +12,7 @@ import pandas as pd
 
 from inversion.corrpo.rho import RHO_UNITS
 from inversion.errors import InputError
+from inversion.experiments.difficulty import check_solve_rate, within_reach
 from inversion.experiments.finetuning import RECORD as TRAIN_RECORD
 from inversion.experiments.finetuning import method_of, train, training_problems
 from inversion.experiments.sampling import divergence, draw_samples, pass_at_k
@@ -75,12 +76,16 @@ class CompareSpec:
         these runs differ, such as ``{seeds: 5, method: grpo, inversion_loss_weight: 1.0}``.
     samples: Samples of each held-out problem, before and after, from which pass@k is estimated.
     pass_k: The k of pass@k, the largest of which the table shows.
+    solve_rate: Least and largest share of right samples, such as ``[0.15, 0.85]``: only problems that the model at the
+        start solves at such a rate are trained on and held out, ``limit`` and ``held_out_limit`` being the candidates;
+        None for all.
     """
 
     train: TrainSpec = field(default_factory=TrainSpec)
     methods: dict[str, Seeds] = field(default_factory=dict)
     samples: int = 16
     pass_k: list[int] = field(default_factory=lambda: [1, 8])
+    solve_rate: list[float] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.methods, dict) or not self.methods:
@@ -94,6 +99,8 @@ class CompareSpec:
             method_of(self.train.changed(fields))
         if not self.pass_k or not all(isinstance(k, int) and 1 <= k <= self.samples for k in self.pass_k):
             raise InputError(f"pass_k is {self.pass_k}; give whole numbers from 1 to samples, which is {self.samples}.")
+        if self.solve_rate is not None:
+            check_solve_rate(self.solve_rate)
 
     def arms(self) -> Iterator[Arm]:
         """Yield the training runs, seed by seed, so that a comparison that is cut off still has every method."""
@@ -141,7 +148,7 @@ def compare_spec(values: dict[str, Any]) -> CompareSpec:
 def compare_methods(spec: CompareSpec, *, resume: bool = False) -> Path:
     """Train every method with every seed, measure, write the tables; return the folder.
 
-    The folder holds ``compare.yaml``, ``METHOD/seed-S`` (what ``inversion train`` writes, and ``samples.json``),
+    The folder holds ``compare.yaml``, with ``solve_rate`` the problems within reach, ``METHOD/seed-S`` (what ``inversion train`` writes, and ``samples.json``),
     ``comparison.csv`` (a row for each method, seed and when: before or after), ``rho-by-layer.csv``, ``curves.csv`` (a
     row for each logged step), ``entropy.csv`` (see :func:`entropy_rows`) and ``table.md``; the last five are brought up
     to date after every training run.
@@ -157,6 +164,9 @@ def compare_methods(spec: CompareSpec, *, resume: bool = False) -> Path:
     out = _folder(spec, resume)
     _, held_out = training_problems(spec.train)
     claim(out, RECORD, _record(spec), what="comparison")
+    if spec.solve_rate is not None:
+        spec = dataclasses.replace(spec, train=within_reach(spec.train, spec.solve_rate, out))
+        _, held_out = training_problems(spec.train)
     arms = list(spec.arms())
     for number, arm in enumerate(arms, 1):
         if arm.samples.is_file():
@@ -201,7 +211,7 @@ def _folder(spec: CompareSpec, resume: bool) -> Path:
 def _record(spec: CompareSpec) -> dict[str, Any]:
     """Return the comparison as a file has it, for :func:`read_compare_spec`."""
     fields = {name: value for name, value in flat_fields(spec.train).items() if name not in ("method", "seed")}
-    return fields | {name: getattr(spec, name) for name in ("methods", "samples", "pass_k")}
+    return fields | {name: getattr(spec, name) for name in ("methods", "samples", "pass_k", "solve_rate")}
 
 
 def _share_before(spec: CompareSpec, arm: Arm) -> None:
