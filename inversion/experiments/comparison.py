@@ -148,10 +148,10 @@ def compare_spec(values: dict[str, Any]) -> CompareSpec:
 def compare_methods(spec: CompareSpec, *, resume: bool = False) -> Path:
     """Train every method with every seed, measure, write the tables; return the folder.
 
-    The folder holds ``compare.yaml``, with ``solve_rate`` the problems within reach, ``METHOD/seed-S`` (what ``inversion train`` writes, and ``samples.json``),
-    ``comparison.csv`` (a row for each method, seed and when: before or after), ``rho-by-layer.csv``, ``curves.csv`` (a
-    row for each logged step), ``entropy.csv`` (see :func:`entropy_rows`) and ``table.md``; the last five are brought up
-    to date after every training run.
+    The folder holds ``compare.yaml``, with ``solve_rate`` the problems within reach, ``METHOD/seed-S`` (what
+    ``inversion train`` writes, and ``samples.json``), ``comparison.csv`` (a row for each method, seed and when: before
+    or after), ``rho-by-layer.csv``, ``curves.csv`` (a row for each logged step), ``entropy.csv`` (see
+    :func:`entropy_rows`) and ``table.md``; the last five are brought up to date after every training run.
 
     Args:
         spec: What to compare.
