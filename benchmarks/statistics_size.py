@@ -1,4 +1,4 @@
-"""Write a simulated run of the size of a cluster's work and time ``inversion stats`` on it.
+"""Write a simulated run of the size of a cluster's work; time ``inversion stats`` and ``inversion report`` on it.
 
     python benchmarks/statistics_size.py --folder /tmp/size                      # 10 million tokens, 5 GB of disk
     python benchmarks/statistics_size.py --folder /tmp/size --tokens 1_000_000 --responses 1_000
@@ -10,7 +10,6 @@ removed at the end unless ``--keep`` is given; one that is there is used as it i
 
 import argparse
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -93,15 +92,26 @@ def main() -> None:
         print(f"written in {time.perf_counter() - start:.0f} s", flush=True)
     size = sum(path.stat().st_size for path in options.folder.iterdir())
     print(f"{options.tokens:,} tokens in {options.responses:,} responses, {size / 2**30:.1f} GiB on disk", flush=True)
-    start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "inversion", "stats", str(options.folder)], check=True, env=os.environ)
-    seconds = time.perf_counter() - start
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    processor = used.ru_utime + used.ru_stime
-    print(f"inversion stats: {seconds:.0f} s on {os.cpu_count()} cores, {processor:.0f} s of processor time")
-    print(f"peak memory: {used.ru_maxrss / 2**20:.2f} GiB")
+    page = options.folder.with_suffix(".html")
+    used = [run("stats", str(options.folder)), run("report", str(options.folder), "--out", str(page))]
+    print(*used, sep="\n")
+    page.unlink()
     if not options.keep:
         shutil.rmtree(options.folder)
+
+
+def run(*command: str) -> str:
+    """Run a command of the toolkit; say what it took."""
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-m", "inversion", *command])
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"inversion {command[0]} failed")
+    seconds, processor = time.perf_counter() - start, used.ru_utime + used.ru_stime
+    return (
+        f"inversion {command[0]}: {seconds:.0f} s on {os.cpu_count()} cores, {processor:.0f} s of processor time, "
+        f"peak memory {used.ru_maxrss / 2**20:.2f} GiB"
+    )
 
 
 if __name__ == "__main__":

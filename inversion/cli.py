@@ -58,7 +58,9 @@ def build_parser() -> argparse.ArgumentParser:
         summary = (command.__doc__ or "").splitlines()[0]
         sub = commands.add_parser(name, help=summary, description=summary)
         place: Any = sub
-        for field in dataclasses.fields(command):
+        for field in sorted(
+            dataclasses.fields(command), key=lambda field: field.kw_only is True
+        ):  # what commands share last
             if "heading" in field.metadata:
                 place = sub.add_argument_group(field.metadata["heading"])
             _add_argument(place, field)

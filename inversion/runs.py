@@ -264,7 +264,7 @@ def _dataset(folder: str | os.PathLike[str], manifest: dict[str, Any]) -> xr.Dat
     for name in TOKEN_COLUMNS:
         if name in tokens.column_names:
             texts = name in ("token_text", "part")
-            variables[name] = ("token", as_texts(tokens[name]) if texts else tokens[name].to_numpy())
+            variables[name] = _texts(as_texts(tokens[name])) if texts else ("token", tokens[name].to_numpy())
             tokens = tokens.drop_columns([name])  # a large run would else be held twice
     pa.default_memory_pool().release_unused()
     variables |= _lists(folder, shapes)
@@ -272,7 +272,7 @@ def _dataset(folder: str | os.PathLike[str], manifest: dict[str, Any]) -> xr.Dat
         "layer": layers,
         "projection": projections,
         "response": ("token", number),
-        "prompt_id": ("token", prompt_ids[np.searchsorted(responses["response"].to_numpy(), number)]),
+        "prompt_id": _texts(prompt_ids[np.searchsorted(responses["response"].to_numpy(), number)]),
     }
     reasons = Counter(filter(None, responses["error"].to_pylist()))
     attributes = {
@@ -288,6 +288,11 @@ def _dataset(folder: str | os.PathLike[str], manifest: dict[str, Any]) -> xr.Dat
     }
     _tell(folder, attributes, len(responses))
     return xr.Dataset(variables, coords, attributes)
+
+
+def _texts(values: np.ndarray) -> xr.Variable:
+    """Return one text a token as it is: xarray would send it through pandas, which makes an object of every text."""
+    return xr.Variable("token", values, fastpath=True)
 
 
 def _tell(folder: str | os.PathLike[str], attributes: dict[str, Any], there: int) -> None:

@@ -3,7 +3,11 @@
 import argparse
 import dataclasses
 import json
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inversion.engine import Workers
 
 
 def option(description: str, default: Any = dataclasses.MISSING, **argparse_options: Any) -> Any:
@@ -18,6 +22,24 @@ def option(description: str, default: Any = dataclasses.MISSING, **argparse_opti
 def required(description: str, **argparse_options: Any) -> Any:
     """Declare an option that must be given."""
     return option(description, None, required=True, **argparse_options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnWorkers:
+    """A command that can measure with several replicas of a model."""
+
+    workers: int | None = option("replicas of the model that measure at the same time, on Ray", None, type=int)
+    ray_address: str | None = option("measure on this Ray cluster; auto finds the one of this machine", None)
+    gpus_per_worker: float | None = option("GPUs of each replica; by default one where there are any", None, type=float)
+    threads_per_worker: int | None = option("threads of each replica on a CPU", None, type=int)
+
+    def replicas(self) -> "Workers | None":
+        """Return the replicas that were asked for; None for this process alone."""
+        from inversion.engine import Workers
+
+        if self.workers is None and self.ray_address is None:
+            return None
+        return Workers(self.workers or 1, self.ray_address, self.gpus_per_worker, self.threads_per_worker)
 
 
 def names(text: str) -> tuple[str, ...]:

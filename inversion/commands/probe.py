@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from inversion.commands.options import numbers, option, pairs, part, required, settings, texts, two_texts
+from inversion.commands.options import OnWorkers, numbers, option, pairs, part, required, settings, texts, two_texts
 from inversion.errors import InputError
 from inversion.scoring import KINDS
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Probe:
+class Probe(OnWorkers):
     """Measure a model on prompts and write a run; a run that was interrupted goes on."""
 
     model: str = required("shipped model (fast, half, slow), smollm2, model or adapter folder, GGUF file or hub id")
@@ -95,10 +95,6 @@ class Probe:
         "print what it would take (memory, time, disk) and what other choices would; do nothing", False
     )
     shard: int = option("responses stored together", 16, type=int, heading="large runs")
-    workers: int | None = option("replicas of the model that measure at the same time, on Ray", None, type=int)
-    ray_address: str | None = option("measure on this Ray cluster; auto finds the one of this machine", None)
-    gpus_per_worker: float | None = option("GPUs of each replica; by default one where there are any", None, type=float)
-    threads_per_worker: int | None = option("threads of each replica on a CPU", None, type=int)
     part: tuple[int, int] | None = option(
         "measure one of several parts only, such as 2/8; all may run at once, into the same OUT", None, type=part
     )
@@ -119,7 +115,6 @@ class Probe:
 
         from inversion.checking import write_command
         from inversion.commands.dry_run import print_estimates
-        from inversion.engine import Workers
         from inversion.measure import Measurement, measure_run
         from inversion.models import load_model
         from inversion.preparation import Preparation, prepare
@@ -137,10 +132,6 @@ class Probe:
                 self.max_new_tokens,
             )
             return
-        workers = None
-        if self.workers is not None or self.ray_address is not None:
-            options = (self.ray_address, self.gpus_per_worker, self.threads_per_worker)
-            workers = Workers(self.workers or 1, *options)
         folder = measure_run(
             partial(load_model, self.model, self.device, self.dtype, **self._loading()),
             problems,
@@ -153,7 +144,7 @@ class Probe:
             overwrite=self.overwrite,
             batch=self.batch,
             shard=self.shard,
-            workers=workers,
+            workers=self.replicas(),
             part=self.part,
             wait=self.wait,
             log=self.log_format,

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from inversion.commands.options import option, required
+from inversion.commands.options import OnWorkers, option, required
 from inversion.errors import InputError
 
 
 @dataclass(frozen=True)
-class Survey:
+class Survey(OnWorkers):
     """Measure several models on several benchmarks, and compare them; what was interrupted goes on."""
 
     config: str = option("YAML file, such as surveys/demo.yaml")
@@ -32,7 +32,7 @@ class Survey:
         from inversion.experiments.survey_results import write_results
 
         with owned(out):
-            failures = run_survey(survey, out)
+            failures = run_survey(survey, out, workers=self.replicas())
             write_results(survey, out, resamples=self.resamples)
         if failures:
             raise InputError(f"{len(failures)} of {len(list(survey.cells()))} runs failed; the first, {failures[0]}")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from inversion.commands.options import option
+from inversion.commands.options import OnWorkers, option
 from inversion.errors import InputError
 
 
@@ -40,7 +40,7 @@ def owning(out: str, wait: bool) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Train:
+class Train(OnWorkers):
     """Fine-tune a model with CorR-PO or a baseline and measure it before and after; see also train compare."""
 
     config: str = option("YAML file, or demo for the built-in run")
@@ -57,12 +57,12 @@ class Train:
             _quiet()
             spec = read_spec(self.config, self.overrides)
             with owning(spec.out, self.wait):
-                folder = train(spec, resume=self.resume)
+                folder = train(spec, resume=self.resume, workers=self.replicas())
         print(f"{folder} is complete; see more with: inversion compare {folder}/before {folder}/after")
 
 
 @dataclass(frozen=True)
-class TrainCompare:
+class TrainCompare(OnWorkers):
     """Fine-tune a model with several methods and seeds, and set them side by side."""
 
     config: str = option("YAML file, or demo (the methods) or rho (rho set by hand) for the built-in ones")
@@ -78,7 +78,7 @@ class TrainCompare:
             _quiet()
             spec = read_compare_spec(self.config, self.overrides)
             with owning(spec.train.out, self.wait):
-                folder = compare_methods(spec, resume=self.resume)
+                folder = compare_methods(spec, resume=self.resume, workers=self.replicas())
         print(f"{folder} is complete: comparison.csv, curves.csv, table.md")
 
 

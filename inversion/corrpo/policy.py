@@ -77,6 +77,11 @@ def new_bridge(model: Any, tokenizer: Any = None) -> Any:
         return load_model(model, tokenizer=tokenizer)
 
 
+def forget_bridge(model: Any) -> None:
+    """Let go of the policy's bridge, whose views of parameters hold as long as these stay where they are."""
+    _BRIDGES.pop(without_wrapper(model), None)
+
+
 def without_wrapper(model: Any) -> Any:
     """Return the model inside PEFT's wrapper, if any; adapters sit in its layers, so it computes what all do."""
     if not hasattr(model, "get_base_model"):

@@ -6,6 +6,7 @@ from typing import Any
 
 from inversion.corrpo.rho import MIN_POINTS, RHO_METHODS, RHO_UNITS, Method, Unit, response_rho
 from inversion.corrpo.seams import tokenized
+from inversion.corrpo.sharding import is_sharded
 from inversion.corrpo.signals import Ids, LastLayer, Readings, Signal
 from inversion.errors import InputError
 
@@ -73,7 +74,11 @@ class InversionReward:
         """Read strength and entropy off the trainer's policy, given prompts as TRL has them."""
         if self._trainer is None:
             raise InputError("this InversionReward has no policy to measure; call its attach(trainer) first.")
-        policy = self._trainer.accelerator.unwrap_model(self._trainer.model)
+        policy = getattr(self._trainer, "policy", None)
+        if policy is None:
+            if is_sharded(self._trainer.accelerator):
+                raise InputError("rho of a policy in shards takes a CorrPOTrainer, which puts it together; use that.")
+            policy = self._trainer.accelerator.unwrap_model(self._trainer.model)
         return self.signal(policy, tokenized(self._trainer, prompts), completion_ids)
 
     def __call__(self, prompts: list, completion_ids: list[list[int]], **context: Any) -> list[float]:

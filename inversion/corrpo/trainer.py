@@ -1,12 +1,16 @@
 """CorR-PO on TRL's GRPOTrainer: one more column of rewards, and the differentiable term beside it."""
 
 import math
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
+from trl.import_utils import is_vllm_available
 
 from inversion.corrpo.config import CorrPOConfig, build_reward
 from inversion.corrpo.covariance import mean_covariance
@@ -22,6 +26,7 @@ from inversion.corrpo.direct import (
 from inversion.corrpo.forms import Responses, bonus
 from inversion.corrpo.gaming import one_filler_share, prizes, signs
 from inversion.corrpo.seams import SeamTrainer
+from inversion.corrpo.sharding import Whole, is_sharded, require_second
 from inversion.errors import InputError
 
 
@@ -60,20 +65,39 @@ class CorrPOTrainer(TimedTrainer):
     With ``inversion_loss_weight`` rho is also a differentiable term of the loss (see ``inversion.corrpo.direct``),
     logged as ``inversion_loss`` and, what it acts on, ``inversion_loss/rho``.
 
+    With FSDP2 or DeepSpeed's ZeRO-3, every process holds the parameters whole for as long as a rollout lasts; with
+    ``use_vllm`` vLLM writes the responses, and rho is read off the policy all the same.
+
     Raises:
-        InputError: There is no task reward, or the policy's last layer does not suit the signal.
+        InputError: There is no task reward, the policy's last layer does not suit the signal, or something that was
+            asked for is not there or does not go together.
     """
 
     _term: Tensor | None = None
+    _whole: Whole | None = None  # where the parameters are in shards
+    _gathered: Any = None  # the policy in one piece, during a rollout
 
     def __init__(self, model: Any, reward_funcs: Any = None, args: CorrPOConfig | None = None, **options: Any) -> None:
         if not reward_funcs:
             raise InputError("CorR-PO needs a task reward beside rho; pass reward_funcs.")
         if args is None:
             args = CorrPOConfig("CorR-PO")
+        if args.use_vllm and not is_vllm_available():
+            raise InputError("use_vllm needs vLLM, which is not installed; install trl[vllm], or leave use_vllm out.")
+        if args.fsdp:
+            require_second(args.fsdp_config.get("version", 2))  # pyright: ignore
         super().__init__(model, reward_funcs, args, **options)
+        asked = bool(args.fsdp) or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+        if is_sharded(self.accelerator, asked):
+            if args.inversion_loss_weight:
+                raise InputError(
+                    "inversion_loss goes through the parameters twice in one step, which shards of them do not allow; "
+                    "train on copies of the whole model instead, without FSDP and ZeRO-3."
+                )
+            self._whole = Whole(self.policy)
         self.inversion_reward = build_reward(args).attach(self)
-        self.inversion_reward.signal.check(self.policy)
+        with self.whole():
+            self.inversion_reward.signal.check(self.policy)
         if args.inversion_loss_weight:
             allow_second_order(self.policy)
         # Added after GRPOTrainer has checked and prepared the task's own reward functions and their weights.
@@ -84,14 +108,38 @@ class CorrPOTrainer(TimedTrainer):
 
     @property
     def policy(self) -> Any:
-        """The model that is trained, outside any wrapper of accelerate."""
-        return self.accelerator.unwrap_model(self.model)
+        """The model that is trained, outside any wrapper of accelerate, and in one piece during a rollout."""
+        return self.accelerator.unwrap_model(self.model) if self._gathered is None else self._gathered
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Put parameters that are in shards together inside, for :attr:`policy`; all processes take part."""
+        if self._whole is None or self._gathered is not None:
+            yield
+            return
+        with self._whole.gathered(self.policy) as model:
+            self._gathered = model
+            try:
+                yield
+            finally:
+                self._gathered = None
+
+    def roll_out(self, inputs: list[Any]) -> dict[str, Any]:
+        """Write and score responses with the policy in one piece."""
+        with self.whole():
+            return super().roll_out(inputs)
 
     def write_turn(self, prompt_ids: Any, *args: Any, **options: Any) -> Any:
         """Write one turn; the signal may keep what it sees of it for the measurement."""
-        with self.inversion_reward.signal.writing(self.policy) as written:
-            response_ids, log_probs = super().write_turn(prompt_ids, *args, **options)
-            written(prompt_ids, response_ids)
+        shards, policy = self.model_wrapped, self.policy
+        try:
+            if self._gathered is not None:
+                self.model_wrapped = policy
+            with self.inversion_reward.signal.writing(policy) as written:
+                response_ids, log_probs = super().write_turn(prompt_ids, *args, **options)
+                written(prompt_ids, response_ids)
+        finally:
+            self.model_wrapped = shards
         return response_ids, log_probs
 
     def token_log_probs(

@@ -166,19 +166,33 @@ def open_ray(load: Callable[[], Any], workers: Workers) -> Iterator[RayPool]:
     Raises:
         InputError: Ray is not installed or not reachable, or the model cannot be loaded.
     """
+    with connected(workers):
+        yield RayPool(load, workers, _threads(workers), _gpus(workers))
+
+
+@contextmanager
+def connected(workers: Workers | None) -> Iterator[None]:
+    """Keep one connection to Ray inside, or none without workers, for every pool that is opened there.
+
+    Raises:
+        InputError: Ray is not installed or not reachable.
+    """
+    if workers is None:
+        yield
+        return
     before = {name: os.environ.get(name) for name in QUIET}
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     try:
-        ray, threads, gpus = _import_ray(), _threads(workers), _gpus(workers)
-        connected = ray.is_initialized()
-        if not connected:
-            _connect(ray, workers)
+        ray = _import_ray()
+        if ray.is_initialized():
+            yield
+            return
+        _connect(ray, workers)
         try:
-            yield RayPool(load, workers, threads, gpus)
+            yield
         finally:
-            if not connected:
-                ray.shutdown()
+            ray.shutdown()
     finally:
         for name, value in before.items():
             if value is None:

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from inversion.corrpo.rho import RHO_UNITS
+from inversion.engine import Workers
 from inversion.errors import InputError
 from inversion.experiments.difficulty import check_solve_rate, within_reach
 from inversion.experiments.finetuning import RECORD as TRAIN_RECORD
@@ -145,7 +146,7 @@ def compare_spec(values: dict[str, Any]) -> CompareSpec:
     return CompareSpec(TrainSpec().changed(shared), **{name: v for name, v in values.items() if name in own})
 
 
-def compare_methods(spec: CompareSpec, *, resume: bool = False) -> Path:
+def compare_methods(spec: CompareSpec, *, resume: bool = False, workers: Workers | None = None) -> Path:
     """Train every method with every seed, measure, write the tables; return the folder.
 
     The folder holds ``compare.yaml``, with ``solve_rate`` the problems within reach, ``METHOD/seed-S`` (what
@@ -157,6 +158,7 @@ def compare_methods(spec: CompareSpec, *, resume: bool = False) -> Path:
         spec: What to compare.
         resume: Go on in ``spec.train.out``: finished training runs are kept, an unfinished one goes on from its last
             checkpoint.
+        workers: Replicas of the model that measure before and after each training run; None for this process.
 
     Raises:
         InputError: Something cannot be used; nothing has been trained then.
@@ -173,7 +175,7 @@ def compare_methods(spec: CompareSpec, *, resume: bool = False) -> Path:
             continue
         print(f"[{number}/{len(arms)}] {arm.name}, seed {arm.spec.seed}", flush=True)
         _share_before(spec, arm)
-        train(arm.spec, resume=(arm.folder / TRAIN_RECORD).is_file())
+        train(arm.spec, resume=(arm.folder / TRAIN_RECORD).is_file(), workers=workers)
         _sample(spec, arm, held_out)
         write_tables(spec)
     write_tables(spec)

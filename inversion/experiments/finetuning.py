@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from trl.rewards.other_rewards import get_soft_overlong_punishment
 from inversion.corrpo.baselines import METHODS
 from inversion.corrpo.config import CorrPOConfig
 from inversion.corrpo.seams import old_names
+from inversion.corrpo.sharding import loading_whole, save_in_one_piece
 from inversion.corrpo.trainer import CorrPOTrainer
 from inversion.demo.tasks import TASKS, Split, mixed_problems
+from inversion.engine import Workers
 from inversion.errors import InputError
 from inversion.experiments.checkpoints import train_on
 from inversion.experiments.held_out import HeldOut
@@ -34,11 +37,13 @@ from inversion.statistics.results import with_interval
 from inversion.tables import text_table
 
 RECORD = "train.yaml"
+WAIT_SECONDS = 7 * 86400
+"""How long training processes wait for the first one, which measures before and after: half an hour is too short."""
 SHOWN = {"reward": "reward", "right": "rewards/correct/mean", "rho": "rho", "tokens": "completions/mean_length"}
 TABLE: tuple[str, ...] = ("", "right", "tokens", "bits", "rho, positions", "rho, token types")
 
 
-def train(spec: TrainSpec, *, resume: bool = False) -> Path:
+def train(spec: TrainSpec, *, resume: bool = False, workers: Workers | None = None) -> Path:
     """Train, measure before and after, print the table; return the folder of the results.
 
     The folder holds ``train.yaml`` (the specification), ``before`` and ``after`` (runs for ``inversion stats`` and
@@ -48,6 +53,7 @@ def train(spec: TrainSpec, *, resume: bool = False) -> Path:
     Args:
         spec: What to do.
         resume: Go on from the last whole checkpoint in ``spec.out``; the result equals that of an uninterrupted run.
+        workers: Replicas of the model that measure before and after; None for this process.
 
     Raises:
         InputError: Something cannot be used; nothing has been trained then.
@@ -65,7 +71,8 @@ def train(spec: TrainSpec, *, resume: bool = False) -> Path:
     main = trainer.accelerator.is_main_process
     if main:
         claim(out, RECORD, flat_fields(spec), what="training run")
-        _measure(spec, spec.model, held_out, out / "before")
+        with loading_whole(trainer.args):
+            _measure(spec, spec.model, held_out, out / "before", workers)
     trainer.accelerator.wait_for_everyone()
     if not (resume and (out / "model").is_dir()):
         train_on(trainer)
@@ -74,7 +81,8 @@ def train(spec: TrainSpec, *, resume: bool = False) -> Path:
             put(out / "log.csv", lambda path: log.to_csv(path, index=False))
         _save(trainer, out / "model")
     if main:
-        _measure(spec, str(out / "model"), held_out, out / "after")
+        with loading_whole(trainer.args):
+            _measure(spec, str(out / "model"), held_out, out / "after", workers)
         print(before_and_after(out))
     return out
 
@@ -100,6 +108,7 @@ def build_trainer(spec: TrainSpec, problems: list[Problem], folder: Path) -> Cor
             train_dataset=Dataset.from_list([{"prompt": p.prompt, "problem": i} for i, p in enumerate(problems)]),
             processing_class=tokenizer,
         )
+    save_in_one_piece(trainer.accelerator)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_Progress())
@@ -211,6 +220,7 @@ def _config(spec: TrainSpec, folder: Path) -> CorrPOConfig:
         "bf16": False,
         "dataloader_pin_memory": spec.device != "cpu" and torch.cuda.is_available(),
         "report_to": "tensorboard",
+        "ddp_timeout": WAIT_SECONDS,
         **method.settings,
         **spec.trainer_fields(),
         "inversion_weight": method.weight_factor * spec.inversion_weight,
@@ -264,12 +274,13 @@ def _save(trainer: CorrPOTrainer, folder: Path) -> None:
     trainer.accelerator.wait_for_everyone()
 
 
-def _measure(spec: TrainSpec, model: str, problems: list[Problem], folder: Path) -> None:
+def _measure(spec: TrainSpec, model: str, problems: list[Problem], folder: Path, workers: Workers | None) -> None:
     measure_run(
-        load_model(model, spec.device),
+        partial(load_model, model, spec.device),
         problems,
         folder,
         source=spec.held_out or spec.problems,
         generation=Generation(spec.temperature, spec.max_completion_length),
         seed=spec.seed,
+        workers=workers,
     )

@@ -6,6 +6,7 @@ from typing import Any
 from transformers.trainer_callback import TrainerCallback
 
 from inversion.corrpo.policy import new_bridge
+from inversion.corrpo.sharding import loading_whole
 from inversion.corrpo.trainer import CorrPOTrainer
 from inversion.experiments.sampling import draw_samples, mean_entropy_bits
 from inversion.responses import Generation, Problem
@@ -42,15 +43,18 @@ class HeldOut(TrainerCallback):
     ) -> None:
         self.trainer, self.problems = trainer, problems
         self.every, self.samples, self.generation, self.seed = every, samples, generation, seed
-        self._bridge: Any = None
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Answer and log, where the time has come."""
-        if state.global_step % self.every or not state.is_world_process_zero:
+        if state.global_step % self.every:
             return
-        if self._bridge is None:
-            self._bridge = new_bridge(self.trainer.policy, self.trainer.processing_class)
-        found = draw_samples(self._bridge, self.problems, self.samples, self.generation, self.seed)
+        with self.trainer.whole(), loading_whole(args):
+            if state.is_world_process_zero:
+                self._answer()
+
+    def _answer(self) -> None:
+        bridge = new_bridge(self.trainer.policy, self.trainer.processing_class)
+        found = draw_samples(bridge, self.problems, self.samples, self.generation, self.seed)
         # Before its first step the policy is not in training mode yet.
         self.trainer.note("held_out_accuracy", accuracy(found.right.ravel()).share, "train")
-        self.trainer.note("held_out_entropy_bits", mean_entropy_bits(self._bridge, found.kept), "train")
+        self.trainer.note("held_out_entropy_bits", mean_entropy_bits(bridge, found.kept), "train")

@@ -3,12 +3,14 @@
 import copy
 import dataclasses
 import json
+import logging
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inversion.errors import InputError
 from inversion.experiments.spec import read_fields
@@ -17,6 +19,11 @@ from inversion.names import nearest
 from inversion.responses import Frame, Generation, Source, few_shot_source, read_examples
 from inversion.responses.server import Server
 from inversion.responses.thinking import THINK_TAGS
+
+if TYPE_CHECKING:
+    from inversion.engine import Workers
+
+logger = logging.getLogger(__name__)
 
 BASE = "base"
 
@@ -302,28 +309,38 @@ def _in_words(hint: Any) -> str:
     return words.get(hint, "a mapping")
 
 
-def run_survey(survey: Survey, out: Path, tell: Callable[[str], None] = print) -> list[str]:
+def run_survey(
+    survey: Survey, out: Path, tell: Callable[[str], None] = print, workers: "Workers | None" = None
+) -> list[str]:
     """Measure every cell that is not complete yet, and return why those failed that did.
 
     A cell that fails, such as a model that cannot be downloaded, does not stop the others. A complete one is taken as
-    it is, without loading its model, as long as the survey asks for the same.
+    it is, without loading its model, as long as the survey asks for the same. With ``workers`` replicas of the model
+    measure, each of which loads it for every cell.
     """
+    from inversion.engine import ShardError
+    from inversion.engine.cluster import connected
+
     failures = []
     loaded: tuple[str, Any] = ("", None)
     cells = list(survey.cells())
-    for number, cell in enumerate(cells, 1):
-        if is_done(cell, out):
-            tell(f"[{number}/{len(cells)}] {cell.name}: complete")
-            continue
-        tell(f"[{number}/{len(cells)}] {cell.name}")
-        try:
-            if loaded[0] != cell.model:
-                loaded = ("", None)  # the last model makes room before the next one comes
-                loaded = (cell.model, _load(cell.parts[0], survey.seed))
-            _measure(cell, loaded[1], out)
-        except InputError as error:
-            failures.append(f"{cell.name}: {error}")
-            tell(f"failed: {error}")
+    with connected(workers):
+        for number, cell in enumerate(cells, 1):
+            if is_done(cell, out):
+                tell(f"[{number}/{len(cells)}] {cell.name}: complete")
+                continue
+            tell(f"[{number}/{len(cells)}] {cell.name}")
+            try:
+                load = partial(_load, cell.parts[0], survey.seed)
+                if workers is None and loaded[0] != cell.model:
+                    loaded = ("", None)  # the last model makes room before the next one comes
+                    loaded = (cell.model, load())
+                _measure(cell, loaded[1] if workers is None else load, out, workers)
+            except (InputError, ShardError) as error:
+                failures.append(f"{cell.name}: {error}")
+                tell(f"failed: {error}")
+                if isinstance(error, ShardError):  # what is not the input's fault is to be looked into
+                    logger.exception("%s", cell.name)
     return failures
 
 
@@ -354,7 +371,7 @@ def _load(model: SurveyModel, seed: int) -> Any:
     )
 
 
-def _measure(cell: Cell, model: Any, out: Path) -> None:
+def _measure(cell: Cell, model: Any, out: Path, workers: "Workers | None") -> None:
     from inversion.measure import Measurement, measure_run
     from inversion.preparation import Preparation
 
@@ -372,6 +389,7 @@ def _measure(cell: Cell, model: Any, out: Path) -> None:
         generation=cell.generation(),
         preparation=Preparation(cell.frame(), how.too_long, tags, server),
         seed=cell.survey.seed,
+        workers=workers,
     )
     text = json.dumps(cell.record(), indent=1) + "\n"
     put(_record_of(cell, out), lambda path: path.write_text(text))

@@ -8,6 +8,8 @@ from tiny import tiny_model
 from inversion.demo.tokenizer import build_tokenizer
 
 TOKENIZER = build_tokenizer()
+# Two steps; Adam moves a parameter by its learning rate however small the gradient, unless that is far below epsilon.
+LEARNING = {"inversion_form": "additive", "inversion_weight": 1.0, "max_steps": 2, "adam_epsilon": 1e-3}
 DIGITS = set(TOKENIZER("0123456789")["input_ids"])
 
 
@@ -18,6 +20,17 @@ def policy(family: str = "llama", **overrides: Any):
 def even_tokens(completion_ids, **_):
     """Right where the first token's id is even: random policies are right half the time."""
     return [float(ids[0] % 2 == 0) for ids in completion_ids]
+
+
+def varied_by_prompt(prompts, **_):
+    """Alternating rewards for prompts that start with 0, 1 or 2, nothing for the other five."""
+    return [float(i % 2) if prompt[0] in "012" else 0.0 for i, prompt in enumerate(prompts)]
+
+
+def unequal(trainer: Any) -> Any:
+    """Let responses of a trainer end early, at different lengths: four tokens end one."""
+    trainer.eos_token_ids = trainer.generation_config.eos_token_id = [1, 5, 9, 13]
+    return trainer
 
 
 def data(count: int = 8) -> Dataset:

@@ -2,15 +2,10 @@
 
 import pytest
 import torch
-from corrpo_samples import data, make
+from corrpo_samples import data, make, varied_by_prompt
 
 from inversion.corrpo import CorrPOConfig
 from inversion.corrpo.baselines.dynamic import DynamicSamplingTrainer
-
-
-def seldom_varied(prompts, completion_ids, **_):
-    """Alternating rewards for prompts that start with 0, 1 or 2, nothing for the other five."""
-    return [float(i % 2) if prompt[0] in "012" else 0.0 for i, prompt in enumerate(prompts)]
 
 
 def never_varied(prompts, **_):
@@ -25,7 +20,7 @@ def rollout(folder, reward, tries, prompts=(7, 6)):
 
 
 def test_groups_without_variance_make_room(tmp_path):
-    trainer, batch = rollout(tmp_path, seldom_varied, tries=20)
+    trainer, batch = rollout(tmp_path, varied_by_prompt, tries=20)
     # Rewards 0 1 0 1 in both groups: mean 1/2, standard deviation 1/sqrt 3.
     expected = torch.tensor([-1.0, 1.0] * 4) * 0.5 / (3**-0.5 + 1e-4)
     torch.testing.assert_close(batch["advantages"], expected)
@@ -44,7 +39,7 @@ def test_tries_are_bounded(tmp_path):
 
 
 def test_a_batch_that_varies_is_kept_as_it_is(tmp_path):
-    trainer, batch = rollout(tmp_path, seldom_varied, tries=3, prompts=(1, 2))
+    trainer, batch = rollout(tmp_path, varied_by_prompt, tries=3, prompts=(1, 2))
     assert trainer.drawn == 8
     texts = trainer.processing_class.batch_decode(batch["prompt_ids"], skip_special_tokens=True)
     assert [text[0] for text in texts] == list("11112222")
@@ -63,7 +58,7 @@ def test_training_stops_when_the_samples_are_used_up(tmp_path, iterations):
 
 
 def test_killed_and_resumed_equals_uninterrupted(tmp_path):
-    options = {"reward": seldom_varied, "max_steps": 12, "save_strategy": "steps", "save_steps": 2}
+    options = {"reward": varied_by_prompt, "max_steps": 12, "save_strategy": "steps", "save_steps": 2}
     whole = make(DynamicSamplingTrainer, CorrPOConfig, tmp_path, **options)
     whole.train()
     again = make(DynamicSamplingTrainer, CorrPOConfig, tmp_path, **options)

@@ -1,14 +1,9 @@
 """CorR-PO's trainer against four oracles: GRPO, itself, a task to learn, and what must not change."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from corrpo_samples import TOKENIZER, data, even_tokens, make, policy, settings
+from corrpo_samples import LEARNING, TOKENIZER, data, even_tokens, make, policy, settings
 from datasets import Dataset
 from transformers import TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
@@ -16,6 +11,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 import inversion
 from inversion.corrpo import CorrPOConfig, CorrPOTrainer, InversionReward
+from inversion.corrpo.baselines.dynamic import DynamicSamplingTrainer
 from inversion.corrpo.seams import tokenized
 from inversion.errors import InputError
 
@@ -278,23 +274,6 @@ def test_a_task_reward_is_needed(tmp_path):
         CorrPOTrainer(policy(), args=corrpo_args(tmp_path), train_dataset=data(), processing_class=TOKENIZER)
 
 
-def test_two_processes_get_the_rewards_of_one(tmp_path):
-    trainer = make(CorrPOTrainer, CorrPOConfig, tmp_path, inversion_weight=0.5, inversion_control="shuffled")
-    expected = trainer._calculate_rewards(*fixed_batch(trainer, 16))
-    here = Path(__file__).parent
-    roots = [str(here), str(here.parent), str(here.parents[1])]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    subprocess.run(
-        [*command, str(here / "corrpo_two_processes.py"), str(tmp_path)],
-        check=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(roots), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        timeout=240,
-    )
-    found = [torch.load(tmp_path / f"rewards-{rank}.pt") for rank in (0, 1)]
-    assert torch.equal(*found)
-    torch.testing.assert_close(found[0], expected)
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -335,3 +314,43 @@ def test_rho_in_training_skips_the_lower_layers_and_is_the_same(tmp_path, monkey
         assert a == (None if b is None else pytest.approx(b, abs=0.01))
     assert not layer._forward_pre_hooks
     assert "forward" not in layer.__dict__
+
+
+class StandIn:
+    """Writes fixed responses where vLLM would sample them, and says how probable they are to the policy."""
+
+    def __init__(self, trainer):
+        self.model, self.calls, self.synced = trainer.model, 0, 0
+
+    def sync_weights(self):
+        self.synced += 1
+
+    def generate(self, prompts, **_):
+        responses, log_probs = fixed_responses(self.calls, len(prompts)), []
+        self.calls += 1
+        for prompt, response in zip(prompts, responses, strict=True):
+            with torch.no_grad():
+                logits = self.model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
+            own = logits.log_softmax(-1)[range(len(response)), response]
+            log_probs.append([[value] for value in own.tolist()])
+        return prompts, responses, log_probs, None
+
+
+def fixed_responses(call, count):
+    generator = torch.Generator().manual_seed(call)
+    return [torch.randint(2, len(TOKENIZER), (12 - i % 4,), generator=generator).tolist() for i in range(count)]
+
+
+@pytest.mark.parametrize("trainer_class", [CorrPOTrainer, DynamicSamplingTrainer])
+def test_what_vllm_writes_teaches_what_it_would_teach_if_the_policy_wrote_it(tmp_path, trainer_class, monkeypatch):
+    served = make(trainer_class, CorrPOConfig, tmp_path, **LEARNING)
+    # As GRPOTrainer sets itself up where vLLM is installed.
+    served.use_vllm, served.vllm_generation, served._last_loaded_step = True, StandIn(served), -1
+    found = weights_after(served)
+    assert served.vllm_generation.synced == served.state.global_step
+    plain = make(trainer_class, CorrPOConfig, tmp_path, **LEARNING)
+    calls = iter(range(served.vllm_generation.calls))
+    monkeypatch.setattr(plain, "write_turn", lambda ids, *_, **__: (fixed_responses(next(calls), len(ids)), None))
+    assert distance(found, weights_after(plain)) < 1e-6
+    assert [float(row) for row in column(served, "rho")] == pytest.approx([float(row) for row in column(plain, "rho")])
+    assert next(calls, None) is None

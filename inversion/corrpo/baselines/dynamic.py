@@ -4,6 +4,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 from transformers.trainer_callback import TrainerCallback
 
@@ -12,10 +13,13 @@ from inversion.errors import InputError
 
 
 class _Group(NamedTuple):
-    """A prompt's responses: rows of the data set, what ``_generate`` returned for each, and rewards, (g, functions)."""
+    """A prompt's g responses.
 
-    inputs: list[Any]
-    written: list[tuple[Any, ...]]
+    rows: The row of the data set, and what ``_generate`` returned, of each.
+    rewards: (g, functions).
+    """
+
+    rows: list[tuple[Any, ...]]
     rewards: Tensor
 
 
@@ -28,7 +32,8 @@ class DynamicSamplingTrainer(CorrPOTrainer):
     other methods from the same samples, and its learning rate has not fallen all the way then. Metrics of the
     reward are those of the groups that are kept; ``accuracy`` and ``rho`` are those of everything drawn.
 
-    It works on one process, with text only.
+    Several processes put the groups that they draw together, so they keep what one process would keep of the same.
+    It works with text only.
     """
 
     tries = 3
@@ -38,8 +43,6 @@ class DynamicSamplingTrainer(CorrPOTrainer):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        if self.accelerator.num_processes > 1:
-            raise InputError("dynamic sampling works on one process; start one, or choose another method.")
         self.add_callback(_StopAtBudget(self))
 
     @property
@@ -58,48 +61,55 @@ class DynamicSamplingTrainer(CorrPOTrainer):
         """Draw batches until enough groups vary, then let GRPO make of them what it makes of its own."""
         if self.mode != "train":
             return super().roll_out(inputs)
-        wanted, varied, constant = len(inputs) // self._size, [], []
-        for attempt in range(self.tries):
-            for group in self._draw(inputs if attempt == 0 else self._fresh(wanted, attempt)):
-                task = group.rewards[:, 0]
-                task = task[~task.isnan()]
-                (varied if bool((task != task[:1]).any()) else constant).append(group)
-            if len(varied) >= wanted or self.drawn >= self.budget:
-                break
-        self._kept = [*varied, *constant][:wanted]
-        try:
-            return super().roll_out([row for group in self._kept for row in group.inputs])
-        finally:
-            self._kept = None
+        wanted, varied, constant = len(inputs) * self.accelerator.num_processes // self._size, [], []
+        with self.whole():
+            for attempt in range(self.tries):
+                for group in self._draw(inputs if attempt == 0 else self._fresh(wanted, attempt)):
+                    task = group.rewards[:, 0]
+                    task = task[~task.isnan()]
+                    (varied if bool((task != task[:1]).any()) else constant).append(group)
+                if len(varied) >= wanted or self.drawn >= self.budget:
+                    break
+            self._kept = [*varied, *constant][:wanted]
+            try:
+                return super().roll_out([row[0] for row in self._kept_here()])
+            finally:
+                self._kept = None
 
     def _draw(self, inputs: list[Any]) -> list[_Group]:
+        """Write and score responses to rows of the data set; return the groups of all processes."""
         prompts = [row["prompt"] for row in inputs]
         prompt_ids, response_ids, masks, completions, log_probs, extra, *images = super().write(prompts)
-        if masks is not None or log_probs is not None or extra or any(images):
-            raise InputError(
-                "dynamic sampling takes plain text from plain generation; leave out tools, images and vLLM."
-            )
-        rewards = super().score(inputs, prompts, completions, response_ids)
-        self.drawn += len(inputs)
-        written = list(zip(prompt_ids, response_ids, completions, strict=True))
-        parts = [slice(i, i + self._size) for i in range(0, len(inputs), self._size)]
-        return [_Group(inputs[part], written[part], rewards[part]) for part in parts]
+        if masks is not None or extra or any(images):
+            raise InputError("dynamic sampling takes plain text; leave out tools and images.")
+        rewards = super().score(inputs, prompts, completions, response_ids)  # of all processes, in their order
+        log_probs = [None] * len(inputs) if log_probs is None else log_probs
+        rows = gather_object(list(zip(inputs, prompt_ids, response_ids, completions, log_probs, strict=True)))
+        self.drawn += len(rows)
+        parts = [slice(i, i + self._size) for i in range(0, len(rows), self._size)]
+        return [_Group(rows[part], rewards[part]) for part in parts]
 
     def _fresh(self, count: int, attempt: int) -> list[Any]:
         """Draw prompts by seed, step and attempt alone, so that a resumed training draws the same ones."""
         data = cast(Any, self.train_dataset)
         generator = np.random.default_rng((self.args.seed, self.state.global_step, attempt))
         rows = generator.choice(len(data), count, replace=count > len(data))
-        return [data[int(row)] for row in rows for _ in range(self._size)]
+        return self._here([data[int(row)] for row in rows for _ in range(self._size)])
+
+    def _here(self, rows: list[Any]) -> list[Any]:
+        """Return this process's part of what all processes have to do."""
+        each = len(rows) // self.accelerator.num_processes
+        return rows[self.accelerator.process_index * each :][:each]
+
+    def _kept_here(self) -> list[tuple[Any, ...]]:
+        return self._here([row for group in self._kept or () for row in group.rows])
 
     def write(self, prompts: list) -> Any:
         """Hand out the responses of the groups that were kept."""
         if self._kept is None:
             return super().write(prompts)
-        prompt_ids, response_ids, completions = zip(
-            *(row for group in self._kept for row in group.written), strict=True
-        )
-        return list(prompt_ids), list(response_ids), None, list(completions), None, {}, None, []
+        _, prompt_ids, response_ids, completions, log_probs = map(list, zip(*self._kept_here(), strict=True))
+        return prompt_ids, response_ids, None, completions, log_probs if any(log_probs) else None, {}, None, []
 
     def score(self, inputs: Any, prompts: list, completions: list, completion_ids: list[list[int]]) -> Tensor:
         """Hand out the rewards of the groups that were kept."""
