@@ -17,7 +17,7 @@ import inversion
 from inversion.critique.cases import Case
 from inversion.critique.classifier import LayerProbe, fit_probes
 from inversion.critique.judging import Verdict, interval, judge, rates, split_response
-from inversion.critique.places import mark, mean_interval, place_table, response_places
+from inversion.critique.places import PLACES, mark, mean_interval, place_table, response_places, token_places
 from inversion.critique.steering import ALPHAS, alphas, directions, steered
 from inversion.critique.vectors import answer_means, critique_vectors
 from inversion.errors import InputError
@@ -340,19 +340,24 @@ def _strength(model: TransformerBridge, answered: dict[str, list[Answered]], set
         runs[name] = inversion.load_run(path)
     groups: dict[str, list[Any]] = {}
     members: dict[str, list[int]] = {}
+    numbers = runs["injected"]["response"].values
+    places = np.full(len(numbers), "", dtype=object)
     for number, injected in enumerate(answered["injected"][: settings.measured]):
-        marked = mark(injected.case, injected.text, settings.tags)
+        own = np.flatnonzero(numbers == number)
+        capture = runs["injected"].isel(token=own)
+        places[own] = token_places(capture, mark(injected.case, injected.text, settings.tags))
         group = injected.verdict.outcome
-        groups.setdefault(group, []).append(response_places(runs["injected"], number, marked, settings.norm))
+        groups.setdefault(group, []).append(response_places(capture, places[own], settings.norm))
         members.setdefault(group, []).append(number)
     _write(folder / "strength.csv", place_table(groups, settings.seed, settings.resamples))
     _write(folder / "matched.csv", _matched(runs, answered, settings))
     rows = [("original", "all", *_rho(runs["original"], settings))]
     rows += [("injected", "all", *_rho(runs["injected"], settings))]
-    for group, numbers in members.items():
-        chosen = np.isin(runs["injected"]["response"].values, numbers)
-        if len(numbers) > 1:
-            rows.append(("injected", group, *_rho(runs["injected"].isel(token=np.flatnonzero(chosen)), settings)))
+    parts = {group: np.isin(numbers, chosen) for group, chosen in members.items()}
+    parts |= {place: places == place for place in PLACES}
+    for name, chosen in parts.items():
+        if len(np.unique(numbers[chosen])) > 1:
+            rows.append(("injected", name, *_rho(runs["injected"].isel(token=np.flatnonzero(chosen)), settings)))
     names = ["condition", "group", "responses", "tokens", "rho", "low", "high", "p_value"]
     _write(folder / "rho.csv", pd.DataFrame(rows, columns=names))
 

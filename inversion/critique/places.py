@@ -81,12 +81,15 @@ def token_strength(run: xr.Dataset, norm: str) -> np.ndarray:
     return run[norm].mean(("layer", "projection")).values
 
 
-def response_places(run: xr.Dataset, number: int, marked: Marked, norm: str) -> dict[str, dict[str, float]]:
-    """Return the mean percentile of strength and of entropy at each place of one response."""
-    capture = run.isel(token=np.flatnonzero(run["response"].values == number))
+def token_places(capture: xr.Dataset, marked: Marked) -> np.ndarray:
+    """Return the name of each token's place in a response, (token,)."""
     ends = np.cumsum([len(text) for text in capture["token_text"].values])
     starts = np.concatenate([[0], ends[:-1]])
-    names = np.array([place_of(marked, int(a), int(b)) for a, b in zip(starts, ends, strict=True)])
+    return np.array([place_of(marked, int(a), int(b)) for a, b in zip(starts, ends, strict=True)])
+
+
+def response_places(capture: xr.Dataset, names: np.ndarray, norm: str) -> dict[str, dict[str, float]]:
+    """Return the mean percentile of strength and of entropy at each place of one response."""
     values = {"strength": token_strength(capture, norm), "entropy": capture["entropy_bits"].values}
     return {
         place: {measure: float(percentiles(v)[names == place].mean()) for measure, v in values.items()}

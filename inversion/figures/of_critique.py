@@ -110,7 +110,7 @@ def captioned(tables: dict[str, Any]) -> list[Captioned]:
         mean = {"mean": _interval("mean", "{:+.3f}")}
         found.append(_part(caption, tables["matched"], ("injected minus original", "problems"), mean))
         rho = {"rho": _interval("rho", "{:+.2f}")}
-        caption = "Rho of strength and entropy over positions."
+        caption = "Rho of strength and entropy over positions: all, of each outcome, and of the tokens of each place."
         found.append(_part(caption, tables["rho"], ("condition", "group", "responses", "tokens"), rho))
     return found
 

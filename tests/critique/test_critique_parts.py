@@ -8,7 +8,7 @@ from tiny import tiny_model, token_ids
 
 import inversion
 from inversion.critique import Case, answer_means, auroc, correction, critique_vectors, fit_probes, steered
-from inversion.critique.places import PLACES, mark, mean_interval, place_of, place_table, response_places
+from inversion.critique.places import PLACES, mark, mean_interval, place_of, place_table, response_places, token_places
 from inversion.critique.steering import ALPHAS, alphas, directions, farthest_layer
 from inversion.scoring import scorer_for
 
@@ -174,10 +174,9 @@ def test_percentiles_at_the_places():
             "nuclear": (("token", "layer", "projection"), strength[:, None, None] * np.ones((1, 2, 4))),
             "entropy_bits": ("token", -strength),
             "token_text": ("token", list(HIDDEN)),
-        },
-        coords={"response": ("token", np.full(count, 3))},
+        }
     )
-    found = response_places(run, 3, mark(CASE, HIDDEN), "nuclear")
+    found = response_places(run, token_places(run, mark(CASE, HIDDEN)), "nuclear")
     at = correction(CASE, HIDDEN)
     assert found["correction"]["strength"] == pytest.approx(at / (count - 1))
     assert found["correction"]["entropy"] == pytest.approx(1 - at / (count - 1))

@@ -2,9 +2,11 @@
 
 import random
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import spearmanr
 from tiny import tiny_model
 
 import inversion
@@ -71,6 +73,22 @@ def test_the_runs_are_ordinary_ones(folder):
     rho = pd.read_csv(folder / "rho.csv").set_index(["condition", "group"])
     assert inversion.correlate(runs[0]).estimate == pytest.approx(rho.loc[("original", "all"), "rho"], rel=1e-4)
     assert runs[1]["prompt_id"].values[0] == runs[0]["prompt_id"].values[0]  # so that the two are compared by problem
+
+
+def test_rho_before_the_error_is_that_of_its_tokens(folder, cases):
+    run = inversion.load_run(folder / "runs" / "injected")
+    strength = run.nuclear.mean(("layer", "projection")).values
+    before = []
+    for number in range(SETTINGS.measured):
+        own = np.flatnonzero(run["response"].values == number)
+        ends = np.cumsum([len(text) for text in run["token_text"].values[own]])
+        before += own[ends <= cases[number].error[0]].tolist()
+    rho = pd.read_csv(folder / "rho.csv").set_index(["condition", "group"])
+    row = rho.loc[("injected", "before the error")]
+    assert row.tokens == len(before) > 20
+    assert row.rho == pytest.approx(spearmanr(strength[before], run.entropy_bits.values[before])[0], rel=1e-4)
+    assert rho.loc[("injected", "the error"), "tokens"] >= SETTINGS.measured
+    assert rho.loc[("injected", "correction"), "responses"] == rho.loc[("injected", "correction"), "tokens"]
 
 
 def test_a_finished_study_is_read_and_not_repeated(folder, model, cases, monkeypatch):
