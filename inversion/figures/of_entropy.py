@@ -23,6 +23,7 @@ from inversion.tables import markdown_table
 ENTROPY = "entropy of held-out answers, bits"
 COLUMNS = 3
 CURVES = {"entropy_bits": "entropy, bits", "tokens": "tokens a response", "accuracy": f"{ACCURACY}, held-out"}
+DIGITS = {"entropy_bits": 3, "tokens": 1, "accuracy": 2}
 
 
 def law_rows(laws: list[EntropyLaw]) -> list[list[str]]:
@@ -104,7 +105,7 @@ def covariance_figure(sources: Sources) -> Iterator[Drawn]:
         for ax in (left, right):
             ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
         right.axvline(0, color=GREY, linewidth=0.6, zorder=0)
-        right.set(xlabel="covariance, nats", ylabel="change of entropy an update, 0.001 nats")
+        right.set(xlabel="covariance, nats", ylabel="change of entropy, 0.001 nats")
         drawn, names = left.get_legend_handles_labels()
         legend_of_figure(figure, dict(zip(names, drawn, strict=True)), 6)
     lines = []
@@ -139,7 +140,9 @@ def entropy_curves_figure(sources: Sources) -> Iterator[Drawn]:
             curves(bands, ax, seeds=False, ylabel=CURVES[measure])
         drawn, names = axes[0, 0].get_legend_handles_labels()
         legend_of_figure(figure, dict(zip(names, drawn, strict=True)), 6)
-    tables = "\n\n".join(f"{CURVES[m]}:\n\n{band_table(bands, signs=False)}" for m, bands in found.items())
+    tables = "\n\n".join(
+        f"{CURVES[m]}:\n\n{band_table(bands, signs=False, digits=DIGITS[m])}" for m, bands in found.items()
+    )
     yield Drawn(
         "entropy-curves",
         figure,

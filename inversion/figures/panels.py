@@ -70,16 +70,16 @@ def spread(bands: Sequence[Band], *, thin: bool = False) -> str:
     return f"Lines: mean of {seeds}; bands: lowest to highest seed{single}.{note}"
 
 
-def band_table(bands: Sequence[Band], *, signs: bool = True) -> str:
+def band_table(bands: Sequence[Band], *, signs: bool = True, digits: int = 2) -> str:
     """Every number that the bands draw, as a Markdown table; a share, which has no sign, is said without one."""
     steps = np.unique(np.concatenate([band.steps for band in bands]))
-    rows = [[f"{step:g}", *(_cell(band, step, signs) for band in bands)] for step in steps]
+    rows = [[f"{step:g}", *(_cell(band, step, signs, digits) for band in bands)] for step in steps]
     return markdown_table(["step", *(band.label for band in bands)], rows)
 
 
-def _cell(band: Band, step: float, signs: bool) -> str:
+def _cell(band: Band, step: float, signs: bool, digits: int) -> str:
     def say(value: float) -> str:
-        return signed(value) if signs and band.label != ACCURACY else f"{value:.2f}"
+        return signed(value, digits) if signs and band.label != ACCURACY else f"{value:.{digits}f}"
 
     at = np.flatnonzero(band.steps == step)
     if not at.size:
