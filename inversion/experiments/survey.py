@@ -237,6 +237,10 @@ def survey_of(values: dict[str, Any], config: str) -> Survey:
         if name not in made:
             raise InputError(f"{config} has no {name}; name at least one.")
     if values.get("pairs") is not None:
+        if not isinstance(values["pairs"], list):
+            raise InputError(
+                f"{config}: pairs is {values['pairs']!r}; write a list of pairs such as [base, reasoning]."
+            )
         values["pairs"] = tuple(_pair(pair, made["models"]) for pair in values["pairs"])
     survey = _build(Survey, {**values, **made}, config)
     for cell in survey.cells():  # what can be refused is refused before anything is measured
@@ -252,12 +256,12 @@ def survey_of(values: dict[str, Any], config: str) -> Survey:
 def _pair(pair: Any, models: Mapping[str, Any]) -> tuple[str, str]:
     if not isinstance(pair, list) or len(pair) != 2:
         raise InputError(f"the pair {pair!r} is not two names of models; write [base, reasoning].")
-    for name in pair:
+    for name in map(str, pair):
         if name not in models:
             raise InputError(
                 f"the pair {pair!r} names no model of this survey; did you mean {nearest(name, models, 1)}?"
             )
-    return pair[0], pair[1]
+    return str(pair[0]), str(pair[1])
 
 
 def _check_names(cls: type, values: Mapping[str, Any], where: str) -> None:

@@ -1,9 +1,11 @@
 """Whatever a file holds, reading it gives a value or one sentence; everything that reads is here."""
 
+import dataclasses
 import json
 import shutil
 from argparse import ArgumentTypeError
 from contextlib import suppress
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -16,7 +18,10 @@ from inversion import InputError
 from inversion.checking import inspect_run, read_command
 from inversion.commands.options import numbers, pairs, part
 from inversion.experiments.comparison import read_compare_spec
+from inversion.experiments.pretrained.spec import StudySpec, read_study
 from inversion.experiments.spec import read_spec
+from inversion.experiments.supervised import SupervisedSpec, read_supervised_spec
+from inversion.experiments.survey import SurveyBenchmark, SurveyMeasurement, SurveyModel, read_survey
 from inversion.measure import measure_run
 from inversion.report.page import embedded_json
 from inversion.responses import Frame, Generation, Problem, Source
@@ -83,8 +88,32 @@ def test_prompts_of_any_json(tmp_path, rows, whole):
 def test_configurations_of_any_content(tmp_path, content):
     path = tmp_path / "config.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
-    one_sentence(lambda: read_spec(str(path)))
-    one_sentence(lambda: read_compare_spec(str(path)))
+    for read in (read_spec, read_compare_spec, read_supervised_spec, read_survey):
+        one_sentence(lambda read=read: read(str(path)))
+    one_sentence(lambda: read_study("fast", str(path)))
+
+
+FIELDS = {"models": SurveyModel, "benchmarks": SurveyBenchmark, "measurements": SurveyMeasurement}
+PLACES = [(part, field.name) for part, cls in FIELDS.items() for field in dataclasses.fields(cls)]
+PLACES += [(name, None) for name in (*FIELDS, "pairs", "seed")]
+
+
+@settings(FEW, max_examples=300)
+@given(place=st.sampled_from(PLACES), value=VALUES)
+def test_surveys_with_any_value_of_a_known_field(tmp_path, place, value):
+    fields = {"models": {"a": {"model": "fast"}}, "benchmarks": {"b": {"prompts": "demo"}}, "measurements": {"c": {}}}
+    part, field = place
+    if field is None:
+        fields[part] = value
+    else:
+        next(iter(fields[part].values()))[field] = value
+    path = tmp_path / "survey.yaml"
+    path.write_text(yaml.safe_dump(fields))
+    survey = one_sentence(lambda: read_survey(str(path)))
+    for cell in survey.cells() if survey else ():
+        cell.record()
+        one_sentence(cell.generation)
+        one_sentence(cell.frame)
 
 
 @FEW
@@ -97,6 +126,18 @@ def test_configurations_with_any_value_of_a_known_field(tmp_path, name, value):
     path.write_text(yaml.safe_dump({name: value}))
     one_sentence(lambda: read_spec(str(path)))
     one_sentence(lambda: read_compare_spec(str(path), ["methods={grpo: 1}"]))
+
+
+@settings(FEW, max_examples=200)
+@given(data=st.data(), value=VALUES)
+def test_studies_and_supervised_experiments_with_any_value_of_a_known_field(tmp_path, data, value):
+    cls, read = data.draw(
+        st.sampled_from(((StudySpec, partial(read_study, "fast")), (SupervisedSpec, read_supervised_spec)))
+    )
+    name = data.draw(st.sampled_from([field.name for field in dataclasses.fields(cls)]))
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({name: value}))
+    one_sentence(lambda: read(str(path)))
 
 
 @FEW
