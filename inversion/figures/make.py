@@ -22,7 +22,7 @@ from inversion.figures.of_runs import (
     layer_map_figure,
     specification_figure,
 )
-from inversion.figures.of_training import comparison_figure, training_curves_figure
+from inversion.figures.of_training import comparison_figure, dose_response_figure, training_curves_figure
 from inversion.figures.panels import Drawn
 from inversion.figures.sources import Sources, read_sources
 
@@ -47,6 +47,7 @@ FIGURES: dict[str, Recipe] = {
     "specification-curve": Recipe(specification_figure, "a run, or lineage.csv with the stage finetune"),
     "training-comparison": Recipe(comparison_figure, "comparison.csv of inversion train compare"),
     "training-curves": Recipe(training_curves_figure, "curves.csv of inversion train compare"),
+    "dose-response": Recipe(dose_response_figure, "comparison.csv of inversion train compare"),
     "entropy-law": Recipe(law_figure, "entropy.csv of inversion train compare with 8 or more points a curve"),
     "entropy-covariance": Recipe(covariance_figure, "entropy.csv of inversion train compare"),
     "entropy-curves": Recipe(entropy_curves_figure, "entropy.csv of inversion train compare"),

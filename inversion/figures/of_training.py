@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inversion.figures.panels import ACCURACY, RHO, Drawn, band_table, legend_above, signed, spread
+from inversion.figures.panels import ACCURACY, RHO, Drawn, band_table, legend_above, legend_of_figure, signed, spread
 from inversion.figures.sources import Sources, Table
 from inversion.plots import PAGE_INCHES, Band, curves, new_figure, style, table_bands
-from inversion.plots.style import GREY, look
+from inversion.plots.style import COLOURS, GREY, look
 from inversion.statistics.seeds import seed_interval
 from inversion.tables import markdown_table
 
@@ -93,6 +93,58 @@ def comparison_figure(sources: Sources) -> Iterator[Drawn]:
         "strokes: single seeds; hollow: before training. Held-out problems.\n\n"
         + markdown_table(["method", *(MEASURES[m] for m in found)], lines),
     )
+
+
+def slopes(comparison: Table, x: str, y: str) -> np.ndarray:
+    """Return, for each seed, by how much ``y`` rises with ``x`` over the methods after training: least squares.
+
+    Within a seed all methods see the same problems, so what the seeds differ in does not enter.
+    """
+    after = comparison[comparison["when"] == "after"].dropna(subset=[x, y])
+    return np.array(
+        [np.polyfit(rows[x], rows[y], 1)[0] for _, rows in after.groupby("seed") if rows[x].nunique() > 1], float
+    )
+
+
+def dose_response_figure(sources: Sources) -> Iterator[Drawn]:
+    """Accuracy against the correlation that was reached: every method and seed a point."""
+    table = sources.table("comparison")
+    if table is None:
+        return
+    right = "pass_at_1" if "pass_at_1" in table else "accuracy"
+    measures = [measure for measure in MEASURES if measure != "accuracy" and table[measure].notna().any()]
+    after, before = (table[table["when"] == when] for when in ("after", "before"))
+    if not measures or not len(after):
+        return
+    figure, axes = new_figure(PAGE_INCHES, 2.9, len(measures), sharey=True)
+    with style():
+        for ax, measure in zip(axes[0], measures, strict=True):
+            ax.plot(before[measure], before[right], "o", markerfacecolor="white", color=GREY, ms=4, label="before")
+            for place, (method, rows) in enumerate(after.groupby("method", sort=False)):
+                shown = {**look(place), "linestyle": "none", "markersize": 4, "label": method}
+                hollow = {"markerfacecolor": "none"} if place >= len(COLOURS) else {}  # colours come round again
+                ax.plot(rows[measure], rows[right], **shown, **hollow)
+            ax.set(xlabel=f"{MEASURES[measure]}, after training")
+        axes[0][0].set_ylabel(ACCURACY)
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        legend_of_figure(figure, dict(zip(labels, handles, strict=True)), 4)
+    said = [f"{MEASURES[measure]}: {_slope(slopes(table, measure, right))}" for measure in measures]
+    yield Drawn(
+        "dose-response",
+        figure,
+        "**Accuracy against the correlation reached.** A point is a training run on held-out problems, hollow ones are "
+        f"the model before. {'Mean over the samples of each problem. ' if right != 'accuracy' else ''}"
+        "Rise of accuracy with ρ over the methods of a seed, in points per unit of ρ, mean over seeds with a 95 % t "
+        f"interval: {'; '.join(said)}.",
+    )
+
+
+def _slope(found: np.ndarray) -> str:
+    if not found.size:
+        return "one method only"
+    mean, low, high = (100 * value for value in seed_interval(found))
+    interval = f" [{low:+.1f}, {high:+.1f}]" if np.isfinite(low) else ""
+    return f"{mean:+.1f}{interval}, {found.size} seed{'s' if found.size > 1 else ''}"
 
 
 def _cell(row: Row, *, signs: bool) -> str:

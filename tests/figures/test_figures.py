@@ -19,7 +19,7 @@ from inversion.figures.of_lineage import accuracy_band, control_bands, layer_ban
 from inversion.figures.of_pretrained import ARMS, accuracy_bands, arm_bands, baseline_rows
 from inversion.figures.of_pretrained import control_bands as pretrained_controls
 from inversion.figures.of_runs import last_map, lineage_rows, stage_bars
-from inversion.figures.of_training import block_bands, method_groups, method_rows
+from inversion.figures.of_training import block_bands, method_groups, method_rows, slopes
 from inversion.figures.panels import band_table, spread
 
 STEPS = {"base": (0, 10, 100), "finetune": (0, 10, 100), "grpo": (0, 5), "corrpo": (0, 5), "base_grpo": (0, 5)}
@@ -364,3 +364,13 @@ def test_every_figure_has_a_script_of_its_own():
     scripts = {path.stem.replace("_", "-"): path.read_text() for path in folder.glob("*.py")}
     assert set(scripts) == set(FIGURES)
     assert all(f'script("{name}"' in text for name, text in scripts.items())
+
+
+def test_the_rise_of_accuracy_with_the_correlation_is_within_seeds():
+    """Accuracy rises by 0.3 a unit in each seed, and falls from seed to seed, which a fit to all would follow."""
+    x = {"a": 0.1, "b": 0.4, "c": -0.5}
+    rows = [(m, seed, "after", 0.3 * (v + seed) - seed, v + seed) for seed in (0, 1) for m, v in x.items()]
+    table = pd.DataFrame([*rows, ("a", 0, "before", 9.0, 9.0)], columns=["method", "seed", "when", "right", "rho"])
+    np.testing.assert_allclose(slopes(table, "rho", "right"), [0.3, 0.3])
+    pooled = table[table["when"] == "after"]
+    assert stats.linregress(pooled["rho"], pooled["right"]).slope < 0
