@@ -26,7 +26,7 @@ from inversion.runs import load_responses, load_run
 from inversion.scoring import accuracy
 from inversion.statistics import correlate
 
-FILES = (("demo", "compare.yaml"), ("rho", "rho.yaml"), ("entropy", "entropy.yaml"))
+FILES = (("demo", "compare.yaml"), *((name, f"{name}.yaml") for name in ("rho", "forms", "entropy")))
 SHIPPED = {name: Path(__file__).with_name(file) for name, file in FILES}
 """Name of a shipped comparison -> its file."""
 SHARED = frozenset(("out", "seed", "model", "device", "problems", "limit", "task_options", "scorer", "temperature"))
@@ -125,7 +125,7 @@ def read_compare_spec(config: str, overrides: Sequence[str] = ()) -> CompareSpec
 
     Args:
         config: A YAML file, or the name of a shipped one: ``demo`` (the methods), ``rho`` (rho set by hand),
-            ``entropy`` (what becomes of entropy).
+            ``forms`` (ways for rho to enter the reward), ``entropy`` (what becomes of entropy).
         overrides: As in :func:`~inversion.experiments.spec.read_spec`.
 
     Raises:
