@@ -25,7 +25,7 @@ from inversion.statistics.strengths import (
     strength_norms,
 )
 
-CELL_BYTES = 2**30
+CELL_BYTES = 5 * 2**27
 """Strengths of single layers are held up to about this size; more are read in several passes."""
 SHORT_NAMES = {"surprisal": "surprisal_bits", "entropy": "entropy_bits", "frequency": "log_frequency"}
 HOLDABLE = ("position", "surprisal_bits", "log_frequency", "logit_space")

@@ -23,7 +23,7 @@ from inversion.statistics.options import Options
 Mask = np.ndarray
 MOST_CLUSTERS = 500
 """More responses (or prompts) than this are resampled in so many groups of several: as good, and much cheaper."""
-MOST_VALUES = 50_000_000
+MOST_VALUES = 30_000_000
 """Variables of more values than this in all are let go of when another one comes, the one used longest ago first."""
 
 

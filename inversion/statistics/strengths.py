@@ -12,7 +12,7 @@ import xarray as xr
 from inversion.errors import InputError
 from inversion.statistics.core.ranks import Floats
 
-BLOCK_BYTES = 64 * 2**20
+BLOCK_BYTES = 32 * 2**20
 """Norms are read in blocks of tokens of about this size, so that a run larger than the memory can be read."""
 READERS = 2
 """Blocks that are read at once."""

@@ -17,6 +17,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from inversion.corrpo import CorrPOConfig, CorrPOTrainer, Exact
 from inversion.corrpo.baselines.dynamic import DynamicSamplingTrainer
+from inversion.corrpo.sharding import save_in_one_piece
 from inversion.errors import InputError
 
 FSDP = {"fsdp": True, "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}}
@@ -62,6 +63,30 @@ def refusal(folder: Path, **options: Any) -> str:
     return ""
 
 
+def learn(trainer: Any, folder: Path) -> dict[str, Any]:
+    """Train a sharded policy, and save it; what was written, the rewards, and the parameters afterwards."""
+    save_in_one_piece(trainer.accelerator)
+    trainer.train()
+    trainer.save_model(str(folder / "saved"))
+    with trainer.whole():
+        parameters = {name: whole.detach().clone() for name, whole in trainer.policy.named_parameters()}
+    return {"turns": trainer.turns, "rewards": trainer.rewards, "parameters": parameters}
+
+
+def zero3(folder: Path) -> None:
+    model = policy()  # before the settings, which would split it up as it is made
+    automatic = dict.fromkeys(
+        ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"), "auto"
+    )
+    untested = {"zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False}
+    deepspeed = {"zero_optimization": {"stage": 3}, **untested, **automatic}
+    args = CorrPOConfig(**settings(folder, per_device_train_batch_size=4, deepspeed=deepspeed, **LEARNING))
+    trainer = Recorded(model, reward_funcs=[even_tokens], args=args, train_dataset=data(), processing_class=TOKENIZER)
+    found = {"sharded": learn(unequal(trainer), folder)}
+    assert all(hasattr(parameter, "ds_id") for parameter in trainer.model.parameters())
+    torch.save(found, folder / f"found-{os.environ['RANK']}.pt")
+
+
 def main(folder: Path) -> None:
     rank, found = int(os.environ["RANK"]), {}
     found["fsdp on cpu"] = refusal(folder, **FSDP)
@@ -75,11 +100,8 @@ def main(folder: Path) -> None:
     found["dynamic"] = {"drawn": trainer.drawn, "steps": trainer.state.global_step}
 
     trainer = build(Recorded, folder, sharded=True, **LEARNING)
-    trainer.train()
+    found["sharded"] = learn(trainer, folder)
     assert isinstance(trainer.model, FSDPModule)
-    parameters = {name: shard.full_tensor() for name, shard in trainer.model.named_parameters()}
-    trainer.save_model(str(folder / "saved"))
-    found["sharded"] = {"turns": trainer.turns, "rewards": trainer.rewards, "parameters": parameters}
     trainer.inversion_reward.signal = Exact()
     with trainer.whole():
         found["exact"] = [readings.strength for readings in trainer.inversion_reward.read(*fixed_batch(trainer)[1::2])]
@@ -92,4 +114,4 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]))
+    (zero3 if sys.argv[2:] else main)(Path(sys.argv[1]))

@@ -16,24 +16,28 @@ from inversion.corrpo.baselines.dynamic import DynamicSamplingTrainer
 from inversion.errors import InputError
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("processes")
+def run(folder, *arguments):
+    """What the two processes found."""
     here = Path(__file__).parent
     roots = os.pathsep.join(map(str, (here, here.parent, here.parents[1])))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     subprocess.run(
-        [*command, str(here / "corrpo_processes.py"), str(folder)],
+        [*command, str(here / "corrpo_processes.py"), str(folder), *arguments],
         check=True,
         env={**os.environ, "PYTHONPATH": roots, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         timeout=240,
     )
-    return folder
+    return [torch.load(folder / f"found-{rank}.pt", weights_only=False) for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("processes")
 
 
 @pytest.fixture(scope="module")
 def found(folder):
-    return [torch.load(folder / f"found-{rank}.pt", weights_only=False) for rank in (0, 1)]
+    return run(folder)
 
 
 def test_two_processes_get_the_rewards_of_one(found, tmp_path):
@@ -64,7 +68,8 @@ class Replay(CorrPOTrainer):
         return self.rewards[-1]
 
 
-def test_shards_on_two_processes_learn_what_one_learns_from_the_same_responses(found, folder, tmp_path):
+def learns_the_same(found, folder, tmp_path):
+    """Whether shards have learnt what one process learns from the same responses, and were saved."""
     sharded = found[0]["sharded"]
     trainer = make(Replay, CorrPOConfig, tmp_path, **LEARNING)
     trainer.turns, trainer.rewards = list(sharded["turns"]), []
@@ -82,6 +87,15 @@ def test_shards_on_two_processes_learn_what_one_learns_from_the_same_responses(f
     saved = AutoModelForCausalLM.from_pretrained(folder / "saved").state_dict()
     for name, parameter in sharded["parameters"].items():
         assert torch.equal(saved[name], parameter)
+
+
+def test_shards_of_fsdp2_on_two_processes_learn_what_one_process_learns(found, folder, tmp_path):
+    learns_the_same(found, folder, tmp_path)
+
+
+def test_shards_of_zero3_on_two_processes_learn_what_one_process_learns(tmp_path):
+    pytest.importorskip("deepspeed")
+    learns_the_same(run(tmp_path, "zero3"), tmp_path, tmp_path / "one")
 
 
 def test_the_exact_signal_reads_shards_as_it_reads_the_whole(found, tmp_path):

@@ -113,9 +113,11 @@ def test_margin_groups_neighbours_and_never_splits_a_tie():
     assert set(np.diff(coarse)) <= {0, 1}
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @given(seed=st.integers(0, 1000))
-def test_doubled_ranks_are_twice_scipys(seed):
-    values = np.random.default_rng(seed).integers(-4, 5, size=40).astype(float)
+def test_doubled_ranks_are_twice_scipys(dtype, seed):
+    rng = np.random.default_rng(seed)
+    values = np.concatenate([rng.integers(-4, 5, size=40) / 3, rng.normal(size=40), [0.0, -0.0]]).astype(dtype)
     ranks, n_distinct = doubled_ranks(values)
     np.testing.assert_array_equal(ranks, 2 * stats.rankdata(values))
     assert n_distinct == np.unique(values).size

@@ -95,11 +95,7 @@ def doubled_ranks(values: Floats) -> tuple[Ints, int]:
     """
     n = values.size
     whole: Any = np.int32 if n < 2**30 else np.int64
-    order = np.argsort(values)
-    is_new = np.ones(n, bool)
-    ordered = values[order]
-    np.not_equal(ordered[1:], ordered[:-1], out=is_new[1:])
-    del ordered  # as much as the values, in a run of millions of tokens
+    order, is_new = _sorted(values)
     starts = np.flatnonzero(is_new).astype(whole)
     sizes = np.diff(starts, append=whole(n))
     starts *= 2
@@ -108,6 +104,29 @@ def doubled_ranks(values: Floats) -> tuple[Ints, int]:
     ranks: Any = np.empty(n, whole)
     ranks[order] = starts if starts.size == n else np.repeat(starts, sizes)
     return ranks, starts.size
+
+
+def _sorted(values: np.ndarray) -> tuple[Ints, np.ndarray]:
+    """What sorts n values, (n,), equal ones in any order; and which of the sorted ones differ from those before, (n,).
+
+    Single floats, the norms of a large run, are sorted together with their places as whole numbers of 64 bits, which
+    takes half of the time.
+    """
+    n, is_new = values.size, np.ones(values.size, bool)
+    if values.dtype != np.float32 or n >= 2**32:
+        order = np.argsort(values)
+        ordered = values[order]
+        np.not_equal(ordered[1:], ordered[:-1], out=is_new[1:])
+        return order, is_new
+    bits = (values + np.float32(0)).view(np.uint32)  # without negative zeros
+    # The bits of floats are in the order of the floats, once all of those of a negative one, or else the sign, turn.
+    keys = (bits ^ np.where(bits >> 31, np.uint32(2**32 - 1), np.uint32(2**31))).astype(np.uint64)
+    keys <<= np.uint64(32)
+    np.bitwise_or(keys, np.arange(n, dtype=np.uint32), out=keys)
+    keys.sort()
+    np.greater_equal(keys[1:] ^ keys[:-1], np.uint64(2**32), out=is_new[1:])
+    keys &= np.uint64(2**32 - 1)
+    return keys.view(np.intp), is_new
 
 
 def relative_midranks(mass: Floats) -> Floats:
