@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from accelerate.utils import is_deepspeed_available
 from trl.trainer.grpo_config import GRPOConfig
 
 from inversion.corrpo.direct import TERMS
@@ -61,6 +62,8 @@ class CorrPOConfig(GRPOConfig):
     )
 
     def __post_init__(self) -> None:
+        if self.deepspeed and not is_deepspeed_available():
+            raise InputError("deepspeed is not installed; install it, or set fsdp to full_shard instead.")
         super().__post_init__()
         if self.covariance_over not in SCOPES:
             raise InputError(f"covariance_over {self.covariance_over!r} is not known; choose among {SCOPES}.")

@@ -20,7 +20,7 @@ from inversion.corrpo.baselines.dynamic import DynamicSamplingTrainer
 from inversion.corrpo.sharding import save_in_one_piece
 from inversion.errors import InputError
 
-FSDP = {"fsdp": True, "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}}
+FSDP = {"fsdp": "full_shard"}
 
 
 def build(trainer_class: Any, folder: Path, reward=even_tokens, sharded: bool = False, **options: Any) -> Any:
@@ -101,7 +101,7 @@ def main(folder: Path) -> None:
 
     trainer = build(Recorded, folder, sharded=True, **LEARNING)
     found["sharded"] = learn(trainer, folder)
-    assert isinstance(trainer.model, FSDPModule)
+    assert isinstance(trainer.model.model.layers[0], FSDPModule)
     trainer.inversion_reward.signal = Exact()
     with trainer.whole():
         found["exact"] = [readings.strength for readings in trainer.inversion_reward.read(*fixed_batch(trainer)[1::2])]

@@ -121,3 +121,9 @@ def test_what_shards_do_not_allow_is_refused(found, case, words):
 def test_vllm_that_is_not_there_is_refused_in_words(tmp_path):
     with pytest.raises(InputError, match="install trl"):
         make(CorrPOTrainer, CorrPOConfig, tmp_path, use_vllm=True)
+
+
+def test_deepspeed_that_is_not_there_is_refused_in_words(tmp_path, monkeypatch):
+    monkeypatch.setattr("inversion.corrpo.config.is_deepspeed_available", lambda: False)
+    with pytest.raises(InputError, match="deepspeed is not installed"):
+        make(CorrPOTrainer, CorrPOConfig, tmp_path, deepspeed={"zero_optimization": {"stage": 3}})
