@@ -131,9 +131,8 @@ def test_configurations_with_any_value_of_a_known_field(tmp_path, name, value):
 @settings(FEW, max_examples=200)
 @given(data=st.data(), value=VALUES)
 def test_studies_and_supervised_experiments_with_any_value_of_a_known_field(tmp_path, data, value):
-    cls, read = data.draw(
-        st.sampled_from(((StudySpec, partial(read_study, "fast")), (SupervisedSpec, read_supervised_spec)))
-    )
+    readers = ((StudySpec, partial(read_study, "fast")), (SupervisedSpec, read_supervised_spec))
+    cls, read = data.draw(st.sampled_from(readers))
     name = data.draw(st.sampled_from([field.name for field in dataclasses.fields(cls)]))
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump({name: value}))
