@@ -24,7 +24,7 @@ class Reproduce:
     scale: float = option("multiplies width and training steps, for a GPU", 1.0, type=float)
 
     model: str | None = option("smollm2, a folder or a hub id", None, heading="a pretrained model")
-    only: tuple[str, ...] = option("parts: baseline, finetuning, reinforcement; all by default", (), type=names)
+    only: tuple[str, ...] | None = option("some of baseline,finetuning,reinforcement; all by default", None, type=names)
     data: str | None = option("folder with GSM8K and reasoning traces; without it reasoning-gym makes problems", None)
     config: str | None = option("YAML file of the study; by default the one that comes along", None)
     dry_run: bool = option("only say what is left to do and how long it will take", False)
