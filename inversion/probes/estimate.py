@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,12 +89,7 @@ class Speed:
 
 
 def measure_speed(
-    model: TransformerBridge,
-    length: int,
-    norms: Sequence[str],
-    layers: Sequence[int],
-    projections: Sequence[str],
-    clock: Callable[[], float] = time.perf_counter,
+    model: TransformerBridge, length: int, norms: Sequence[str], layers: Sequence[int], projections: Sequence[str]
 ) -> Speed:
     """Time the parts of a probe, on random tokens, with the last few blocks only.
 
@@ -104,21 +99,15 @@ def measure_speed(
         norms: Which norms.
         layers: Chosen layers, ascending.
         projections: Chosen projections.
-        clock: What tells the seconds.
     """
     length = max(length, 16)
-    measured = [_parts(model, n, norms, layers, projections, clock) for n in (length, length // 2)]
+    measured = [_parts(model, n, norms, layers, projections) for n in (length, length // 2)]
     once, record, target = zip(*measured, strict=True)
     return Speed(length, once, record, target, len(model.blocks) - 1 - layers[0])
 
 
 def _parts(
-    model: TransformerBridge,
-    length: int,
-    norms: Sequence[str],
-    layers: Sequence[int],
-    projections: Sequence[str],
-    clock: Callable[[], float],
+    model: TransformerBridge, length: int, norms: Sequence[str], layers: Sequence[int], projections: Sequence[str]
 ) -> tuple[float, float, float]:
     """Return the seconds of everything that is done once, of one block's record, and of one target in one block."""
     hf_model: Any = model.original_model
@@ -134,11 +123,11 @@ def _parts(
         positions = torch.arange(length - count, length, device=tokens.device)
         best = math.inf
         for _ in range(2):
-            start = clock()
+            start = time.perf_counter()
             with fitting(length), run_pass(model, tokens[:, :-1], sites) as single:
                 collector = NormCollector(norms, sites, positions.tolist())
                 single.gradients(Targets(positions, tokens[0, positions + 1])).run(collector, Pace(model))
-            best = min(best, clock() - start)
+            best = min(best, time.perf_counter() - start)
         return best
 
     tiny = 1e-6
