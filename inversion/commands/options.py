@@ -30,8 +30,10 @@ class OnWorkers:
 
     workers: int | None = option("replicas of the model that measure at the same time, on Ray", None, type=int)
     ray_address: str | None = option("measure on this Ray cluster; auto finds the one of this machine", None)
-    gpus_per_worker: float | None = option("GPUs of each replica; by default one where there are any", None, type=float)
-    threads_per_worker: int | None = option("threads of each replica on a CPU", None, type=int)
+    gpus_per_worker: float | None = option(
+        "GPUs of each replica; by default one where there are any", None, type=float, metavar="GPUS"
+    )
+    threads_per_worker: int | None = option("threads of each replica on a CPU", None, type=int, metavar="THREADS")
 
     def replicas(self) -> "Workers | None":
         """Return the replicas that were asked for; None for this process alone."""
