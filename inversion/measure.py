@@ -264,10 +264,8 @@ def _manifest(
         "projections": select_projections(measurement.projections),
     }
     # How the gradients are taken, as every capture says; not how the loaded model would attend by itself.
-    device = next(model.original_model.parameters()).device
-    attention = plan_for(model, torch.tensor([prepared.encoded[0][0]], device=device)).attention
     return {
-        "model": {**describe_model(model), "attention": attention, "fingerprint": fingerprint(model)},
+        "model": {**describe_model(model), "attention": plan_for(model).attention, "fingerprint": fingerprint(model)},
         "measurement": {**asdict(measurement), **chosen},
         "responses": {
             **({"source": source} if isinstance(source, str) else {"source": source.name, "reading": source.record()}),

@@ -174,6 +174,8 @@ def have_written(
         as_text += text is not None
         problem = replace(problems[number], response=text, response_token_ids=reply.token_ids, finished=reply.finished)
         problems[number], encoded[number] = problem, _ids(model, problem)
+    if not problems:
+        raise InputError(f"{server.url} wrote nothing for any of {len(missing)} prompts; look at the server's own log.")
     if as_text:
         logger.warning(
             "%d of %d responses came without token ids, so they are tokenized again from their text and end tokens are "

@@ -1,7 +1,7 @@
 """``inversion probe --dry-run``: what a run would take, with other choices beside it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -57,7 +57,7 @@ def _rows(
     layers = select_layers(model, measurement.layers)
     longest = max(prompt + response for prompt, response in lengths)
     speed = measure_speed(model, longest, measurement.norms, layers, measurement.projections)
-    pattern = not plan_for(model, _some_tokens(model)).piecewise
+    pattern = not plan_for(model).piecewise
     pace = Pace(model, pattern=pattern)
     weights = sum(p.numel() * p.dtype.itemsize for p in model.original_model.parameters())
     per_token = estimate_bytes_per_token(measurement.norms, layers, measurement.projections)
@@ -74,16 +74,6 @@ def _rows(
             _duration(seconds),
             _bytes(tokens * per_token),
         )
-
-
-def _some_tokens(model: "TransformerBridge") -> Any:
-    import torch
-
-    hf_model: Any = model.original_model
-    return (
-        torch.arange(8, device=next(hf_model.parameters()).device)[None]
-        % hf_model.get_input_embeddings().num_embeddings
-    )
 
 
 def _bytes(count: float) -> str:

@@ -46,6 +46,7 @@ class Handler(BaseHTTPRequestHandler):
             if isinstance(ids, str):
                 ids = bridge.tokenizer(ids)["input_ids"]
             ((tokens, finished),) = generate(bridge, [ids], Generation(0.0, body["max_tokens"]), 0)
+        tokens = [] if self.server.silent else tokens
         text = bridge.tokenizer.decode(tokens[:-1] if finished else tokens)
         choice = {"text": text, "finish_reason": "stop" if finished else "length"}
         if self.server.kind == "vllm":
@@ -67,7 +68,7 @@ def server(bridge, monkeypatch):
     monkeypatch.setattr("inversion.responses.server.LONGEST_PAUSE", 0.01)
     served = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     served.bridge, served.kind, served.names = bridge, "vllm", ["tiny"]
-    served.failures, served.dies_after, served.strict, served.extra = 0, None, False, 0
+    served.failures, served.dies_after, served.strict, served.extra, served.silent = 0, None, False, 0, False
     served.bodies, served.lock = [], threading.Lock()
     thread = threading.Thread(target=served.serve_forever, daemon=True)
     thread.start()
@@ -153,6 +154,13 @@ def test_a_server_without_token_ids_is_sent_text_and_told_which_settings_hold(br
     server.strict = True
     measured(bridge, server, tmp_path / "b")
     assert "generation_config" not in server.bodies[-1]
+
+
+def test_a_server_that_writes_nothing_leaves_no_run(bridge, server, tmp_path):
+    server.silent = True
+    with pytest.raises(InputError, match="wrote nothing for any of"):
+        measured(bridge, server, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
 
 
 def test_what_a_server_may_do_wrong_is_one_sentence(bridge, server, tmp_path):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -76,19 +76,28 @@ def run_pass(
         yield _PASSES[plan.method](model, tokens, sorted(sites), batched=plan.batched, prefix=plan.prefix)
 
 
-def plan_for(model: TransformerBridge, tokens: Tensor) -> Plan:
+def plan_for(model: TransformerBridge, tokens: Tensor | None = None) -> Plan:
     """Return the fastest plan that gives this model's exact gradients; found once a model, then remembered.
 
     Plans are tried from the fastest down on a few tokens and compared with the plainest one: the whole graph, one
     token at a time, with the pattern. So a model whose blocks talk past the residual stream, or mix positions outside
     attention, is measured correctly without having to be known.
+
+    Args:
+        model: The bridge.
+        tokens: What to try on, (1, T); by default the first entries of the vocabulary.
     """
     if model not in _PLANS:
-        sample = tokens.repeat(1, 8)[:, :8]
+        sample = _first_tokens(model) if tokens is None else tokens.repeat(1, 8)[:, :8]
         _PLANS[model] = next(plan for plan in _candidates(model) if _agrees(model, sample, plan))
     plan = _PLANS[model]
     # Somebody may have hooked into the pattern since.
     return plan if can_choose_attention(model) else replace(plan, piecewise=False)
+
+
+def _first_tokens(model: TransformerBridge) -> Tensor:
+    embedding = cast(Any, model.original_model).get_input_embeddings()
+    return torch.arange(8, device=embedding.weight.device)[None] % embedding.num_embeddings
 
 
 def _candidates(model: TransformerBridge) -> Iterator[Plan]:
