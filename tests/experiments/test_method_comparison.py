@@ -198,11 +198,11 @@ def test_a_comparison_cut_off_and_resumed_equals_one_that_was_not(tmp_path, chec
     trained = []
     train = comparison.train
 
-    def train_twice(spec, *, resume):
+    def train_twice(spec, **options):
         if len(trained) == 2:
             raise KeyboardInterrupt
         trained.append(spec)
-        return train(spec, resume=resume)
+        return train(spec, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(comparison, "train", train_twice)
