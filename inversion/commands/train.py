@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from inversion.commands.options import OnWorkers, option
+from inversion.commands.options import OnWorkers, option, part
 from inversion.errors import InputError
 
 
@@ -28,12 +28,12 @@ def training() -> Iterator[None]:
 
 
 @contextmanager
-def owning(out: str, wait: bool) -> Iterator[None]:
+def owning(out: str, wait: bool, part: tuple[int, int] | None = None) -> Iterator[None]:
     """Keep other commands from writing to a folder; of several training processes the first one does so for all."""
     from inversion.files import owned
 
     if int(os.environ.get("RANK", "0")) == 0:
-        with owned(Path(out).expanduser(), wait=wait):
+        with owned(Path(out).expanduser(), wait=wait, part=part):
             yield
     else:
         yield
@@ -65,9 +65,12 @@ class Train(OnWorkers):
 class TrainCompare(OnWorkers):
     """Fine-tune a model with several methods and seeds, and set them side by side."""
 
-    config: str = option("YAML file, or demo (the methods) or rho (rho set by hand) for the built-in ones")
+    config: str = option("YAML file, or demo, rho, forms or entropy for the built-in ones")
     overrides: Sequence[str] = option("field=value for any field of the file", nargs="*", metavar="field=value")
     resume: bool = option("go on where the comparison stopped", False)
+    part: tuple[int, int] | None = option(
+        "take every n-th seed only, such as 2/3; all parts may run at once, into the same out", None, type=part
+    )
     wait: bool = option("wait while another process writes to out", False)
 
     def __call__(self) -> None:
@@ -77,9 +80,10 @@ class TrainCompare(OnWorkers):
 
             _quiet()
             spec = read_compare_spec(self.config, self.overrides)
-            with owning(spec.train.out, self.wait):
-                folder = compare_methods(spec, resume=self.resume, workers=self.replicas())
-        print(f"{folder} is complete: comparison.csv, curves.csv, table.md")
+            with owning(spec.train.out, self.wait, self.part):
+                folder = compare_methods(spec, resume=self.resume, workers=self.replicas(), part=self.part)
+        which = "" if self.part is None else f"part {self.part[0]} of {self.part[1]} of "
+        print(f"{which}{folder} is complete: comparison.csv, curves.csv, table.md")
 
 
 @dataclass(frozen=True)

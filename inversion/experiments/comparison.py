@@ -146,7 +146,9 @@ def compare_spec(values: dict[str, Any]) -> CompareSpec:
     return CompareSpec(TrainSpec().changed(shared), **{name: v for name, v in values.items() if name in own})
 
 
-def compare_methods(spec: CompareSpec, *, resume: bool = False, workers: Workers | None = None) -> Path:
+def compare_methods(
+    spec: CompareSpec, *, resume: bool = False, workers: Workers | None = None, part: tuple[int, int] | None = None
+) -> Path:
     """Train every method with every seed, measure, write the tables; return the folder.
 
     The folder holds ``compare.yaml``, with ``solve_rate`` the problems within reach, ``METHOD/seed-S`` (what
@@ -159,17 +161,22 @@ def compare_methods(spec: CompareSpec, *, resume: bool = False, workers: Workers
         resume: Go on in ``spec.train.out``: finished training runs are kept, an unfinished one goes on from its last
             checkpoint.
         workers: Replicas of the model that measure before and after each training run; None for this process.
+        part: (i, n): take every n-th seed only, from the i-th on. All n parts may run at once, into the same folder; a
+            part always goes on with what is there.
 
     Raises:
         InputError: Something cannot be used; nothing has been trained then.
     """
-    out = _folder(spec, resume)
+    i, n = part or (1, 1)
+    if i > max(arm.spec.seed for arm in spec.arms()) + 1:
+        raise InputError(f"part {i}/{n} has no seed to train with; ask for fewer parts.")
+    out = _folder(spec, resume or part is not None)
     _, held_out = training_problems(spec.train)
     claim(out, RECORD, _record(spec), what="comparison")
     if spec.solve_rate is not None:
         spec = dataclasses.replace(spec, train=within_reach(spec.train, spec.solve_rate, out))
         _, held_out = training_problems(spec.train)
-    arms = list(spec.arms())
+    arms = [arm for arm in spec.arms() if arm.spec.seed % n == i - 1]
     for number, arm in enumerate(arms, 1):
         if arm.samples.is_file():
             continue
@@ -194,12 +201,13 @@ def write_tables(spec: CompareSpec) -> None:
     keys = ["method", "seed", "when"]
     labels = [dict(zip(keys, values, strict=True)) for values in rows[keys].itertuples(index=False)]
     layers = [label | row for label, part in zip(labels, rows.pop("layers"), strict=True) for row in part]
-    rows.to_csv(out / "comparison.csv", index=False, float_format="%.6g")
-    curves.to_csv(out / "curves.csv", index=False, float_format="%.6g")
+    tables = {"comparison": rows, "curves": curves, "rho-by-layer": pd.DataFrame(layers)}
     if entropy:
-        pd.concat(entropy, ignore_index=True).to_csv(out / "entropy.csv", index=False, float_format="%.6g")
-    pd.DataFrame(layers).to_csv(out / "rho-by-layer.csv", index=False, float_format="%.6g")
-    (out / "table.md").write_text(comparison_table(rows, f"pass_at_{max(spec.pass_k)}"), encoding="utf-8")
+        tables["entropy"] = pd.concat(entropy, ignore_index=True)
+    for name, table in tables.items():
+        put(out / f"{name}.csv", lambda path, table=table: table.to_csv(path, index=False, float_format="%.6g"))
+    text = comparison_table(rows, f"pass_at_{max(spec.pass_k)}")
+    put(out / "table.md", lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def _folder(spec: CompareSpec, resume: bool) -> Path:

@@ -18,7 +18,7 @@ NUCLEAR: dict[str, Callable[[Tensor], Tensor]] = {
     EIGENVALUES: lambda matrices: singular_values(matrices).sum(-1),
     POLAR: polar_nuclear_norms,
 }
-"""The ways to nuclear norms: name -> function of c matrices, (c, m, n), that returns (c,)."""
+"""Ways to nuclear norms, functions of c matrices (c, m, n) that return (c,), by name."""
 _faster = FasterWay()
 
 

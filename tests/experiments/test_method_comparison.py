@@ -221,6 +221,14 @@ def test_a_comparison_cut_off_and_resumed_equals_one_that_was_not(tmp_path, chec
     assert (cut / "entropy.csv").read_text() == (whole / "entropy.csv").read_text()
     assert (cut / "table.md").read_text() == (whole / "table.md").read_text()
 
+    parts = tmp_path / "parts"
+    assert main(["train", "compare", str(config), f"out={parts}", "--part", "3/3"]) == 2
+    assert "ask for fewer parts" in capsys.readouterr().err
+    for part in ("2/2", "1/2"):
+        assert main(["train", "compare", str(config), f"out={parts}", "--part", part]) == 0
+    for name in ("comparison.csv", "curves.csv", "entropy.csv", "table.md"):
+        assert (parts / name).read_text() == (whole / name).read_text()
+
 
 def test_the_spec_of_a_comparison_stands_alone():
     assert CompareSpec(methods={"grpo": 1}).train.method == "corrpo"

@@ -145,7 +145,7 @@ def _step(spec: StudySpec, arm: ArmSpec, examples: list[Any], tokenizer: Any) ->
     """Return the seconds of a step without the optimizer's own, the better of two."""
     with TemporaryDirectory() as scratch:
         trainer: Any = build_trainer(spec, arm, 0, examples, tokenizer, Path(scratch))
-    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    batch = next(iter(trainer.get_train_dataloader()))
 
     def once() -> None:
         with trainer.accelerator.autocast():

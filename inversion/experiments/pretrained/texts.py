@@ -6,7 +6,7 @@ arm is trained on: prompt and response, or windows of a trace. All are JSON Line
 
 Worked solutions are GSM8K's, without its calculator marks, where a folder has them; otherwise those of reasoning-gym's
 ``gsm_symbolic``, whose problems were made after GSM8K's. Chains of thought are the demo's
-(:mod:`inversion.demo.tasks`).
+(``inversion.demo.tasks``).
 """
 
 import json
