@@ -45,8 +45,9 @@ METHODS: dict[str, Method] = {
     ),
     "direct": Method(
         CorrPOTrainer,
-        {"loss_type": "grpo", "inversion_loss_weight": 1.0},
-        source="our intervention: grpo with rho as a differentiable term",
+        # Without an anchor to the start, rho is moved by breaking the model (LAB_NOTES.md).
+        {"loss_type": "grpo", "inversion_loss_weight": 0.3, "beta": 0.2},
+        source="our intervention: grpo with rho as a differentiable term, anchored to the start",
     ),
     "grpo": Method(CorrPOTrainer, {"loss_type": "grpo"}, source="arXiv 2402.03300"),
     "dr_grpo": Method(CorrPOTrainer, {"loss_type": "dr_grpo", "scale_rewards": "none"}, source="arXiv 2503.20783"),
