@@ -300,7 +300,10 @@ def test_siren_keeps_its_anchor_over_a_restart(tmp_path):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_trains(tmp_path, name):
     method = METHODS[name]
-    trainer = make(method.trainer, CorrPOConfig, tmp_path, max_steps=2, num_iterations=2, **method.options())
+    start = policy()  # from a folder, where TRL finds the model that "direct" is anchored to
+    start.save_pretrained(tmp_path / "start")
+    start = type(start).from_pretrained(tmp_path / "start")
+    trainer = make(method.trainer, CorrPOConfig, tmp_path, start, max_steps=2, num_iterations=2, **method.options())
     before = [p.detach().clone() for p in trainer.model.parameters()]
     trainer.train()
     assert any(not torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))

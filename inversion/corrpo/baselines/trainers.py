@@ -41,8 +41,11 @@ class _CovarianceTrainer(CorrPOTrainer):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         args_: Any = self.args
-        self._whole = args_.covariance_over == "rollout"
-        if self._whole and args_.gradient_accumulation_steps % (args_.steps_per_generation * self.num_iterations) == 0:
+        self._over_rollout = args_.covariance_over == "rollout"
+        if (
+            self._over_rollout
+            and args_.gradient_accumulation_steps % (args_.steps_per_generation * self.num_iterations) == 0
+        ):
             raise InputError(
                 "covariance_over rollout looks at the policy before its updates, which is kept where a rollout has "
                 "several; set num_iterations or steps_per_generation above 1."
@@ -51,7 +54,7 @@ class _CovarianceTrainer(CorrPOTrainer):
     def roll_out(self, inputs: list[Any]) -> dict[str, Any]:
         """Write and score responses; choose tokens among all of them if asked to."""
         batch = super().roll_out(inputs)
-        if self._whole and self.mode == "train":
+        if self._over_rollout and self.mode == "train":
             old, advantages = batch["old_per_token_logps"], _per_token(batch["advantages"])
             batch["chosen_tokens"] = self._choose(old, old, advantages, self.token_mask(batch))
         return batch
