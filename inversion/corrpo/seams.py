@@ -49,7 +49,16 @@ def old_names() -> Iterator[None]:
         yield
 
 
-class SeamTrainer(GRPOTrainer):
+class Reloading:
+    """What lets a trainer of transformers take the weights of a checkpoint without training on."""
+
+    def load_finished(self, checkpoint: Path) -> None:
+        """Load the weights of a checkpoint."""
+        trainer: Any = self
+        trainer._load_from_checkpoint(str(checkpoint))
+
+
+class SeamTrainer(Reloading, GRPOTrainer):
     """``GRPOTrainer`` whose private steps are methods that subclasses may override, calling ``super()`` as usual.
 
     A rollout: :meth:`roll_out` (all of it), :meth:`write` (responses to prompts), :meth:`write_turn` (one call of
@@ -125,10 +134,6 @@ class SeamTrainer(GRPOTrainer):
         """Return which tokens the policy wrote, (b, t)."""
         mask = inputs["completion_mask"]
         return mask * inputs["tool_mask"] if "tool_mask" in inputs else mask
-
-    def load_finished(self, checkpoint: Path) -> None:
-        """Load the weights of a checkpoint without training on."""
-        self._load_from_checkpoint(str(checkpoint))
 
     # The seams themselves.
 

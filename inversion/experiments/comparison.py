@@ -170,7 +170,8 @@ def compare_methods(
     i, n = part or (1, 1)
     if i > max(arm.spec.seed for arm in spec.arms()) + 1:
         raise InputError(f"part {i}/{n} has no seed to train with; ask for fewer parts.")
-    out = _folder(spec, resume or part is not None)
+    begun = (Path(spec.train.out).expanduser() / RECORD).is_file()
+    out = _folder(spec, resume or (part is not None and begun))
     _, held_out = training_problems(spec.train)
     claim(out, RECORD, _record(spec), what="comparison")
     if spec.solve_rate is not None:

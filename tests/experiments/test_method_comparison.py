@@ -92,7 +92,7 @@ def test_the_shipped_comparison_reads_and_goes_seed_by_seed():
 def test_runs_of_one_method_may_differ_in_settings():
     spec = read_compare_spec("rho", ["methods={grpo: 2, down: {seeds: 1, method: grpo}}", "methods.down.beta=0.5"])
     arms = [(arm.name, arm.spec.method, arm.spec.seed, arm.spec.options.get("beta")) for arm in spec.arms()]
-    assert arms == [("grpo", "grpo", 0, None), ("down", "grpo", 0, 0.5), ("grpo", "grpo", 1, None)]
+    assert arms == [("grpo", "grpo", 0, 0.2), ("down", "grpo", 0, 0.5), ("grpo", "grpo", 1, 0.2)]
     assert len({arm.folder for arm in spec.arms()}) == 3
 
 

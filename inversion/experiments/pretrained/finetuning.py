@@ -14,6 +14,7 @@ import torch
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from inversion.corrpo.seams import Reloading
 from inversion.demo.recipe import has_fast_bfloat16
 from inversion.errors import InputError
 from inversion.experiments.checkpoints import train_on
@@ -32,12 +33,8 @@ Measure = Callable[[Any, int], None]
 """Measures a model at a step, unless that is done."""
 
 
-class _Supervised(Trainer):
+class _Supervised(Reloading, Trainer):
     """transformers' trainer, which can also take the weights of a checkpoint without training on."""
-
-    def load_finished(self, checkpoint: Path) -> None:
-        """Load the weights of a checkpoint."""
-        self._load_from_checkpoint(str(checkpoint))
 
 
 class _AtMarks(TrainerCallback):
