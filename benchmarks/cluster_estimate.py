@@ -13,10 +13,9 @@ model, which is made without its weights; disk is before compression.
 import argparse
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
 
 import inversion
-from inversion.bench import SHAPES, Shape, gradient_operations, norm_operations
+from inversion.bench import SHAPES, Shape, gradient_operations, norm_operations, random_model
 from inversion.probes.capture import PROJECTIONS
 from inversion.probes.estimate import estimate_bytes_per_token, estimate_memory
 from inversion.tables import markdown_table
@@ -38,17 +37,8 @@ def operations(shape: Shape) -> float:
 
 def column(shape: Shape, targets: int | None, rate: float, responses: int) -> list[str]:
     """What one model takes with so many targets a response."""
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=shape.width,
-        intermediate_size=shape.feed_forward,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.key_value_heads,
-        max_position_embeddings=8192,
-    )
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        model = random_model(shape, "meta", VOCABULARY, torch.bfloat16)
     measured = targets or shape.tokens
     count = operations(shape) * measured / shape.tokens
     hours = count / rate / 3600
