@@ -9,7 +9,7 @@ import shutil
 import socket
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,6 +61,12 @@ def put(path: Path, write: Callable[[Path], Any]) -> None:
         if reason is None:
             raise
         raise InputError(f"cannot write {path}: {reason}; what was finished before is kept.") from error
+
+
+def put_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as JSON, one a line, whole or not at all; see :func:`put`."""
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    put(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def holds(

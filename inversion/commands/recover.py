@@ -37,13 +37,10 @@ class Recover:
         if found.reason:
             print(f"Not all may be here: {found.reason}.")
         if self.out is not None:
-            import json
-
-            from inversion.files import put
+            from inversion.files import put_lines
 
             rows = [{"text": text, "token_ids": ids} for ids, text in zip(found.sequences, texts, strict=True)]
-            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            put(Path(self.out).expanduser(), lambda part: part.write_text(lines, encoding="utf-8"))
+            put_lines(Path(self.out).expanduser(), rows)
 
 
 @dataclass(frozen=True)

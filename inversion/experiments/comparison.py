@@ -16,6 +16,7 @@ from inversion.errors import InputError
 from inversion.experiments.difficulty import check_solve_rate, within_reach
 from inversion.experiments.finetuning import RECORD as TRAIN_RECORD
 from inversion.experiments.finetuning import method_of, train, training_problems
+from inversion.experiments.rows import write_table
 from inversion.experiments.sampling import divergence, draw_samples, pass_at_k
 from inversion.experiments.spec import TrainSpec, flat_fields, known_fields, parse_overrides, read_fields, unknown
 from inversion.experiments.tables import comparison_table
@@ -168,7 +169,7 @@ def compare_methods(
         InputError: Something cannot be used; nothing has been trained then.
     """
     i, n = part or (1, 1)
-    if i > max(arm.spec.seed for arm in spec.arms()) + 1:
+    if not _of_part(spec, i, n):
         raise InputError(f"part {i}/{n} has no seed to train with; ask for fewer parts.")
     begun = (Path(spec.train.out).expanduser() / RECORD).is_file()
     out = _folder(spec, resume or (part is not None and begun))
@@ -177,7 +178,7 @@ def compare_methods(
     if spec.solve_rate is not None:
         spec = dataclasses.replace(spec, train=within_reach(spec.train, spec.solve_rate, out))
         _, held_out = training_problems(spec.train)
-    arms = [arm for arm in spec.arms() if arm.spec.seed % n == i - 1]
+    arms = _of_part(spec, i, n)
     for number, arm in enumerate(arms, 1):
         if arm.samples.is_file():
             continue
@@ -189,6 +190,10 @@ def compare_methods(
     write_tables(spec)
     print((out / "table.md").read_text(encoding="utf-8"))
     return out
+
+
+def _of_part(spec: CompareSpec, i: int, n: int) -> list[Arm]:
+    return [arm for arm in spec.arms() if arm.spec.seed % n == i - 1]
 
 
 def write_tables(spec: CompareSpec) -> None:
@@ -206,7 +211,7 @@ def write_tables(spec: CompareSpec) -> None:
     if entropy:
         tables["entropy"] = pd.concat(entropy, ignore_index=True)
     for name, table in tables.items():
-        put(out / f"{name}.csv", lambda path, table=table: table.to_csv(path, index=False, float_format="%.6g"))
+        write_table(table, out / f"{name}.csv", float_format="%.6g")
     text = comparison_table(rows, f"pass_at_{max(spec.pass_k)}")
     put(out / "table.md", lambda path: path.write_text(text, encoding="utf-8"))
 

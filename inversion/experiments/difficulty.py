@@ -5,7 +5,6 @@ model at the start solves a share that leaves something to learn; the shares com
 nothing else, so that what is measured before training is not chosen by its own luck.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from inversion.errors import InputError
 from inversion.experiments.finetuning import training_problems
 from inversion.experiments.sampling import draw_samples
 from inversion.experiments.spec import TrainSpec
-from inversion.files import put
+from inversion.files import put_lines
 from inversion.models import load_model
 from inversion.responses import Generation, Problem
 from inversion.scoring import Scorer
@@ -66,8 +65,7 @@ def within_reach(spec: TrainSpec, solve_rate: Sequence[float], folder: Path) -> 
                     f"of {len(problems)} problems {spec.model} solves none at a rate in {list(solve_rate)}; widen "
                     "solve_rate, or give other problems."
                 )
-            text = "".join(json.dumps(row) + "\n" for row in rows)
-            put(folder / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))
+            put_lines(folder / name, rows)
     files = {field: str(folder / name) for field, name in FILES.items()}
     return replace(spec, **files, task_options={})
 

@@ -24,8 +24,9 @@ from inversion.demo.recipe import IGNORED, SLOW, Batch
 from inversion.errors import InputError
 from inversion.experiments.lineage.spec import schedule, step_folder
 from inversion.experiments.lineage.training import STATE, supervise
+from inversion.experiments.rows import write_table
 from inversion.experiments.spec import DEMO, parse_overrides, read_fields, read_value, unknown
-from inversion.files import claim, put
+from inversion.files import claim
 from inversion.measure import Measurement, measure_run
 from inversion.models import load_checkpoint, load_model
 from inversion.responses import Generation, shipped_problems
@@ -109,8 +110,7 @@ def run_supervised(spec: SupervisedSpec) -> Path:
         for name, target in spec.conditions().items():
             print(f"seed {seed} of {spec.seeds}, {name}", flush=True)
             rows += _condition(spec, out / name / f"seed-{seed}", start, target, {"condition": name, "seed": seed})
-            table = pd.DataFrame(rows)
-            put(out / "supervised.csv", lambda path, table=table: table.to_csv(path, index=False, float_format="%.6g"))
+            write_table(pd.DataFrame(rows), out / "supervised.csv", float_format="%.6g")
     print(supervised_table(pd.DataFrame(rows)))
     return out
 

@@ -50,13 +50,13 @@ def factored_norms(factor: Tensor, delta: Tensor, names: Sequence[str], ways: se
     if "frobenius" in names:
         # A long sum of squares loses more digits in float32 than the entries have lost so far.
         norms["frobenius"] = torch.linalg.vector_norm(core, dim=(1, 2), dtype=torch.float64)
-    if "spectral" in names:
-        values = singular_values(core)
+    # The spectral norm takes singular values, whose sum then costs nothing.
+    values = singular_values(core) if "spectral" in names else None
+    if values is not None:
         norms["spectral"] = values.amax(-1)
     if "nuclear" in names:
-        # Where singular values are there already, their sum costs nothing.
-        way = EIGENVALUES if "spectral" in names else _faster(core, NUCLEAR)
-        norms["nuclear"] = values.sum(-1) if "spectral" in names else NUCLEAR[way](core)
+        way = _faster(core, NUCLEAR) if values is None else EIGENVALUES
+        norms["nuclear"] = NUCLEAR[way](core) if values is None else values.sum(-1)
         ways.add(way)
     return norms
 

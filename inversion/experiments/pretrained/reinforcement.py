@@ -16,7 +16,7 @@ from inversion.experiments.pretrained.spec import StudySpec
 from inversion.experiments.pretrained.texts import frame_of
 from inversion.experiments.rows import Row, write_table
 from inversion.experiments.sampling import draw_samples
-from inversion.files import put
+from inversion.files import put, put_lines
 from inversion.models import load_model
 from inversion.responses import Generation, Problem, read_problems
 from inversion.scoring import scorer_for
@@ -104,7 +104,7 @@ def reinforce(spec: StudySpec, tokenizer: Any, folder: Path) -> None:
         if not path.is_file():
             per_task = [framed(spec, tokenizer, task, -(-count // len(taken)), seed) for task in taken]
             rows = [row_of(problem) for turn in zip(*per_task, strict=True) for problem in turn][:count]
-            put(path, lambda part, rows=rows: part.write_text("".join(json.dumps(row) + "\n" for row in rows)))
+            put_lines(path, rows)
         files.append(path)
     out = folder / "comparison"
     comparison = spec.comparison(out, *files)

@@ -9,7 +9,6 @@ Worked solutions are GSM8K's, without its calculator marks, where a folder has t
 (``inversion.demo.tasks``).
 """
 
-import json
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +21,7 @@ from inversion.demo import tasks as demo
 from inversion.errors import InputError
 from inversion.experiments.pretrained.spec import StudySpec, TextSpec
 from inversion.experiments.rows import Row
-from inversion.files import claim, put
+from inversion.files import claim, put_lines
 from inversion.models import prompt_ids, response_ids
 from inversion.models.checkpoint import locate
 from inversion.models.weights import load_tokenizer
@@ -95,10 +94,8 @@ def write_texts(spec: StudySpec, tokenizer: Any, folder: Path) -> None:
     claim(folder, RECORD, record, what="choice of texts")
     for name, make in _files(spec, tokenizer).items():
         path = folder / f"{name}.jsonl"
-        if not path.is_file():
-            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in make())
-            if lines:
-                put(path, lambda part, lines=lines: part.write_text(lines, encoding="utf-8"))
+        if not path.is_file() and (rows := list(make())):
+            put_lines(path, rows)
 
 
 def _files(spec: StudySpec, tokenizer: Any) -> dict[str, Callable[[], Iterable[Row]]]:
