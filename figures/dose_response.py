@@ -3,4 +3,4 @@
 from inversion.figures import script
 
 if __name__ == "__main__":
-    script("dose-response", __doc__)
+    script("dose-response", __doc__, default=("figures/data/rho",))

@@ -47,7 +47,7 @@ FIGURES: dict[str, Recipe] = {
     "specification-curve": Recipe(specification_figure, "a run, or lineage.csv with the stage finetune"),
     "training-comparison": Recipe(comparison_figure, "comparison.csv of inversion train compare"),
     "training-curves": Recipe(training_curves_figure, "curves.csv of inversion train compare"),
-    "dose-response": Recipe(dose_response_figure, "comparison.csv of inversion train compare"),
+    "dose-response": Recipe(dose_response_figure, "comparison.csv of methods that moved rho"),
     "entropy-law": Recipe(law_figure, "entropy.csv of inversion train compare with 8 or more points a curve"),
     "entropy-covariance": Recipe(covariance_figure, "entropy.csv of inversion train compare"),
     "entropy-curves": Recipe(entropy_curves_figure, "entropy.csv of inversion train compare"),

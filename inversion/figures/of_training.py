@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MEASURES = {"accuracy": ACCURACY, "rho_position": "ρ, positions", "rho_token_type": "ρ, token types"}
 MOST_POINTS = 10
+LEAST_DOSE = 0.1
+"""How far apart the methods' mean correlations have to be for accuracy to be drawn against them."""
 REFERENCE = "grpo"
 MOST_CURVES = 4
 
@@ -107,14 +109,15 @@ def slopes(comparison: Table, x: str, y: str) -> np.ndarray:
 
 
 def dose_response_figure(sources: Sources) -> Iterator[Drawn]:
-    """Accuracy against the correlation that was reached: every method and seed a point."""
+    """Accuracy against the correlation that was reached, every method and seed a point, where methods moved it."""
     table = sources.table("comparison")
     if table is None:
         return
     right = "pass_at_1" if "pass_at_1" in table else "accuracy"
     measures = [measure for measure in MEASURES if measure != "accuracy" and table[measure].notna().any()]
     after, before = (table[table["when"] == when] for when in ("after", "before"))
-    if not measures or not len(after):
+    # Where no method has moved the correlation, a slope would be one of noise on noise.
+    if not any(np.ptp(after.groupby("method")[measure].mean()) >= LEAST_DOSE for measure in measures if len(after)):
         return
     figure, axes = new_figure(PAGE_INCHES, 2.9, len(measures), sharey=True)
     with style():

@@ -66,7 +66,7 @@ def comparison_tables(seeds=3):
         for seed in range(seeds):
             for when in ("before", "after"):
                 v = 0.1 * m + 0.01 * seed**2 + (when == "after") * 0.2
-                found.append((method, seed, when, 0.5 + v, v, -v))
+                found.append((method, seed, when, 0.5 + v, 2 * v, -v))
             curves += [(method, seed, step, step / 100, seed - 0.01 * step) for step in range(1, 41)]
     names = ["method", "seed", "when", "accuracy", "rho_position", "rho_token_type"]
     return (
@@ -364,6 +364,13 @@ def test_every_figure_has_a_script_of_its_own():
     scripts = {path.stem.replace("_", "-"): path.read_text() for path in folder.glob("*.py")}
     assert set(scripts) == set(FIGURES)
     assert all(f'script("{name}"' in text for name, text in scripts.items())
+
+
+def test_accuracy_is_not_drawn_against_a_correlation_that_no_method_moved():
+    table = comparison_tables()[0]
+    assert len(list(FIGURES["dose-response"].draw(Sources({}, {"comparison": table})))) == 1
+    still = table.assign(rho_position=table.rho_position / 3, rho_token_type=table.rho_token_type / 3)
+    assert list(FIGURES["dose-response"].draw(Sources({}, {"comparison": still}))) == []
 
 
 def test_the_rise_of_accuracy_with_the_correlation_is_within_seeds():
