@@ -22,7 +22,12 @@ from inversion.figures.of_runs import (
     layer_map_figure,
     specification_figure,
 )
-from inversion.figures.of_training import comparison_figure, dose_response_figure, training_curves_figure
+from inversion.figures.of_training import (
+    comparison_figure,
+    dose_response_figure,
+    training_curves_figure,
+    training_layers_figure,
+)
 from inversion.figures.panels import Drawn
 from inversion.figures.sources import Sources, read_sources
 
@@ -47,6 +52,7 @@ FIGURES: dict[str, Recipe] = {
     "specification-curve": Recipe(specification_figure, "a run, or lineage.csv with the stage finetune"),
     "training-comparison": Recipe(comparison_figure, "comparison.csv of inversion train compare"),
     "training-curves": Recipe(training_curves_figure, "curves.csv of inversion train compare"),
+    "training-layers": Recipe(training_layers_figure, "rho-by-layer.csv of inversion train compare"),
     "dose-response": Recipe(dose_response_figure, "comparison.csv of methods that moved rho"),
     "entropy-law": Recipe(law_figure, "entropy.csv of inversion train compare with 8 or more points a curve"),
     "entropy-covariance": Recipe(covariance_figure, "entropy.csv of inversion train compare"),

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inversion.figures.panels import ACCURACY, RHO, Drawn, band_table, legend_above, legend_of_figure, signed, spread
+from inversion.figures.panels import (
+    ACCURACY,
+    RHO,
+    UNIT_NAMES,
+    Drawn,
+    band_table,
+    legend_above,
+    legend_of_figure,
+    signed,
+    spread,
+)
 from inversion.figures.sources import Sources, Table
 from inversion.plots import PAGE_INCHES, Band, curves, new_figure, style, table_bands
 from inversion.plots.style import COLOURS, GREY, look
@@ -139,6 +149,45 @@ def dose_response_figure(sources: Sources) -> Iterator[Drawn]:
         f"the model before. {'Mean over the samples of each problem. ' if right != 'accuracy' else ''}"
         "Rise of accuracy with ρ over the methods of a seed, in points per unit of ρ, mean over seeds with a 95 % t "
         f"interval: {'; '.join(said)}.",
+    )
+
+
+def before_after_bands(layers: Table, unit: str) -> list[Band]:
+    """The correlation of each layer before training and after it, a band a method, layers in the place of steps."""
+    import pandas as pd
+
+    rows = layers[layers["unit"] == unit]
+    # The start is the same for all methods: one measurement a seed.
+    before = rows[rows["when"] == "before"].drop_duplicates(["seed", "layer"]).assign(method="before")
+    rows = pd.concat([before, rows[rows["when"] == "after"]]).rename(columns={"layer": "step"})
+    return table_bands(rows, "method", "rho")
+
+
+def training_layers_figure(sources: Sources) -> Iterator[Drawn]:
+    """The correlation in each layer, before training and after every method."""
+    layers = sources.table("rho-by-layer")
+    if layers is None:
+        return
+    found = {unit: before_after_bands(layers, unit) for unit in UNIT_NAMES if (layers["unit"] == unit).any()}
+    figure, axes = new_figure(PAGE_INCHES, 2.6, len(found), sharey=True)
+    with style():
+        for ax, (unit, bands) in zip(axes[0], found.items(), strict=True):
+            looks = [{"color": GREY, "linestyle": "--"}, *(look(place) for place in range(len(bands) - 1))]
+            curves(bands, ax, seeds=False, looks=looks, ylabel=RHO if ax is axes[0, 0] else "", xlabel="layer")
+            ax.set(title=UNIT_NAMES[unit], xticks=bands[0].steps)
+            ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        legend_of_figure(figure, dict(zip(labels, handles, strict=True)), 4)
+    every = [band for bands in found.values() for band in bands]
+    tables = "\n\n".join(
+        f"{UNIT_NAMES[unit].capitalize()}:\n\n{band_table(bands).replace('step', 'layer', 1)}"
+        for unit, bands in found.items()
+    )
+    yield Drawn(
+        "training-layers",
+        figure,
+        "**Layers before and after training.** Spearman ρ of token entropy and the strength of a single layer, all "
+        f"projections, on held-out problems. {spread(every)}\n\n{tables}",
     )
 
 

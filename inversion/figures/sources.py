@@ -20,6 +20,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "layers": (*KEYS, "layer", "projection", *NUMBERS, "q_value"),
     "comparison": ("method", "seed", "when", "accuracy", "rho_position", "rho_token_type"),
     "curves": ("method", "seed", "step", "accuracy", "rho"),
+    "rho-by-layer": ("method", "seed", "when", "unit", "layer", "rho"),
     "entropy": ("method", "seed", "step", "accuracy", *ENTROPY),
     "finetuning": ("arm", "seed", "step", "texts", "norm", "unit", "control", *NUMBERS, "accuracy"),
     "baseline": ("survey", "model", "texts", "measurement", "norm", "unit", "control", *NUMBERS),

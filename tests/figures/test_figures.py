@@ -19,7 +19,7 @@ from inversion.figures.of_lineage import accuracy_band, control_bands, layer_ban
 from inversion.figures.of_pretrained import ARMS, accuracy_bands, arm_bands, baseline_rows
 from inversion.figures.of_pretrained import control_bands as pretrained_controls
 from inversion.figures.of_runs import last_map, lineage_rows, stage_bars
-from inversion.figures.of_training import block_bands, method_groups, method_rows, slopes
+from inversion.figures.of_training import before_after_bands, block_bands, method_groups, method_rows, slopes
 from inversion.figures.panels import band_table, spread
 
 STEPS = {"base": (0, 10, 100), "finetune": (0, 10, 100), "grpo": (0, 5), "corrpo": (0, 5), "base_grpo": (0, 5)}
@@ -75,6 +75,21 @@ def comparison_tables(seeds=3):
     )
 
 
+def by_layer_table(seeds=3):
+    """One measurement before training a seed, which both methods repeat; after it they differ by 1."""
+    return pd.DataFrame(
+        [
+            (method, seed, when, unit, layer, 0.1 * layer + 0.01 * seed + m * (when == "after"))
+            for m, method in enumerate(("grpo", "down"))
+            for seed in range(seeds)
+            for when in ("before", "after")
+            for unit in ("position", "token_type")
+            for layer in range(2)
+        ],
+        columns=["method", "seed", "when", "unit", "layer", "rho"],
+    )
+
+
 def entropy_table(seeds=2, points=10):
     """Accuracy that follows the law with a = 0.5 and b = 1.5, but for the last half, which lies 0.1 above it."""
     rows = []
@@ -121,6 +136,7 @@ def folders(tmp_path_factory):
     comparison, curves = comparison_tables()
     comparison.to_csv(root / "compare" / "comparison.csv", index=False)
     curves.to_csv(root / "compare" / "curves.csv", index=False)
+    by_layer_table().to_csv(root / "compare" / "rho-by-layer.csv", index=False)
     entropy_table().to_csv(root / "compare" / "entropy.csv", index=False)
     for i, name in enumerate(("fast", "slow")):
         write_run(root / "runs" / name, 12, 0.1 * i)
@@ -371,6 +387,15 @@ def test_accuracy_is_not_drawn_against_a_correlation_that_no_method_moved():
     assert len(list(FIGURES["dose-response"].draw(Sources({}, {"comparison": table})))) == 1
     still = table.assign(rho_position=table.rho_position / 3, rho_token_type=table.rho_token_type / 3)
     assert list(FIGURES["dose-response"].draw(Sources({}, {"comparison": still}))) == []
+
+
+def test_layers_of_a_comparison_have_one_start():
+    before, grpo, down = before_after_bands(by_layer_table(), "position")
+    assert [band.label for band in (before, grpo, down)] == ["before", "grpo", "down"]
+    assert before.members.shape == (3, 2)
+    np.testing.assert_allclose(before.middle, [0.01, 0.11])
+    np.testing.assert_allclose(down.middle - grpo.middle, [1, 1])
+    np.testing.assert_allclose(down.high - down.low, [0.02, 0.02])
 
 
 def test_the_rise_of_accuracy_with_the_correlation_is_within_seeds():
