@@ -6,6 +6,7 @@
 #       extension: .py
 #       format_name: percent
 #       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -24,7 +25,7 @@
 # 4. the responses have not learnt to please rho by repetition, length or filler.
 #
 # `inversion train compare demo` puts eleven methods to the shipped model `half`, which is right on about 60 % of problems; its tables come with
-# the repository.
+# the repository. It found that the reward does not move rho, so a second experiment moves rho itself: `inversion train compare rho`.
 
 # %%
 import tempfile
@@ -38,6 +39,7 @@ from transformers.utils.logging import disable_progress_bar
 from inversion.experiments.finetuning import train
 from inversion.experiments.spec import TrainSpec
 from inversion.experiments.tables import paired_differences
+from inversion.figures import FIGURES, read_sources
 from inversion.plots import PAGE_INCHES, curves, style, table_bands
 from inversion.statistics.seeds import seed_interval
 
@@ -105,6 +107,45 @@ before = comparison[comparison.when == "before"].drop_duplicates("seed")[signs].
 pd.concat([before, after]).round(3)
 
 # %% [markdown]
+# ## Moving rho itself
+#
+# A reward only chooses among texts, and did not move rho. A term of the loss does, since rho also hangs on the weights. `inversion train compare rho` adds one to
+# GRPO: rho steered `down`, `up`, or `held` where it was, with a control of the same size that moves the mean strength and no correlation, with rho in the reward, and with
+# a positive control, a filler word in the place of rho. All start from `half`, on problems that it solves sometimes, where GRPO alone learns.
+
+# %%
+by_hand = pd.read_csv(data / "rho" / "comparison.csv")
+columns = {"pass_at_1": "pass@1", "rho_position": "rho, positions", "rho_token_type": "rho, token types"}
+columns |= {"tokens": "tokens", "entropy_bits": "bits", "filler_words": "fillers", "kl_nats": "nats from the start"}
+before = by_hand[by_hand.when == "before"].drop_duplicates("seed").assign(method="before")
+after = by_hand[by_hand.when == "after"]
+pd.concat([before, after]).groupby("method", sort=False)[list(columns)].mean().rename(columns=columns).round(3)
+
+# %% [markdown]
+# Each method minus GRPO in pass@1, paired by seed, and accuracy against the rho that was reached: does accuracy follow?
+
+# %%
+pd.DataFrame(
+    {
+        method: dict(
+            zip(("mean", "low", "high"), seed_interval(paired_differences(by_hand, "pass_at_1", method)), strict=True)
+        )
+        for method in by_hand.method.unique()
+        if method != "grpo"
+    }
+).T.round(3)
+
+# %%
+next(FIGURES["dose-response"].draw(read_sources([data / "rho"]))).figure
+
+# %%
+next(FIGURES["training-layers"].draw(read_sources([data / "rho"]))).figure
+
+# %% [markdown]
+# Rho went where it was told, in every layer, as far from the start as GRPO alone. Accuracy did not rise where rho fell: `down` ends below `held`, and so does the control
+# `strength`. The reward in the paper's form moved neither, although it teaches a filler at once. So in this model inversion is at most a sign of reasoning, and no lever;
+# [docs/set-rho.md](../docs/set-rho.md) says what that contradicts, what it leaves open, and how to ask a model of your own.
+#
 # ## Try it
 #
 # A few CorR-PO steps on `half`, measured before and after. Everything that `inversion train` can do is a field of `TrainSpec`. So short a training shows how it is done, and
