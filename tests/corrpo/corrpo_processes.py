@@ -11,7 +11,17 @@ from typing import Any
 import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType, gather_object
-from corrpo_samples import LEARNING, TOKENIZER, data, even_tokens, policy, settings, unequal, varied_by_prompt
+from corrpo_samples import (
+    LEARNING,
+    SHARDS_ON_CPUS,
+    TOKENIZER,
+    data,
+    even_tokens,
+    policy,
+    settings,
+    unequal,
+    varied_by_prompt,
+)
 from test_corrpo_trainer import fixed_batch
 from torch.distributed.fsdp import FSDPModule
 
@@ -99,12 +109,14 @@ def main(folder: Path) -> None:
     trainer.train()
     found["dynamic"] = {"drawn": trainer.drawn, "steps": trainer.state.global_step}
 
-    trainer = build(Recorded, folder, sharded=True, **LEARNING)
-    found["sharded"] = learn(trainer, folder)
-    assert isinstance(trainer.model.model.layers[0], FSDPModule)
-    trainer.inversion_reward.signal = Exact()
-    with trainer.whole():
-        found["exact"] = [readings.strength for readings in trainer.inversion_reward.read(*fixed_batch(trainer)[1::2])]
+    if SHARDS_ON_CPUS:
+        trainer = build(Recorded, folder, sharded=True, **LEARNING)
+        found["sharded"] = learn(trainer, folder)
+        assert isinstance(trainer.model.model.layers[0], FSDPModule)
+        trainer.inversion_reward.signal = Exact()
+        with trainer.whole():
+            readings = trainer.inversion_reward.read(*fixed_batch(trainer)[1::2])
+        found["exact"] = [each.strength for each in readings]
 
     found["loss"] = refusal(folder, sharded=True, inversion_loss_weight=1.0)
     found["version 1"] = refusal(folder, sharded=True, fsdp_config={"version": 1})

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from datasets import Dataset
 from tiny import tiny_model
 
@@ -10,6 +11,8 @@ from inversion.demo.tokenizer import build_tokenizer
 TOKENIZER = build_tokenizer()
 # Two steps; Adam moves a parameter by its learning rate however small the gradient, unless that is far below epsilon.
 LEARNING = {"inversion_form": "additive", "inversion_weight": 1.0, "max_steps": 2, "adam_epsilon": 1e-3}
+# FSDP2 waits for events of streams, which CPUs have in newer releases of torch than the oldest that is supported.
+SHARDS_ON_CPUS = hasattr(torch.cpu.Stream(), "record_event")
 DIGITS = set(TOKENIZER("0123456789")["input_ids"])
 
 

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from corrpo_samples import LEARNING, make, policy, unequal, varied_by_prompt
+from corrpo_samples import LEARNING, SHARDS_ON_CPUS, make, policy, unequal, varied_by_prompt
 from test_corrpo_trainer import fixed_batch
 from transformers import AutoModelForCausalLM
 
 from inversion.corrpo import CorrPOConfig, CorrPOTrainer
 from inversion.corrpo.baselines.dynamic import DynamicSamplingTrainer
 from inversion.errors import InputError
+
+shards_on_cpus = pytest.mark.skipif(not SHARDS_ON_CPUS, reason="this release of torch shards on GPUs only")
 
 
 def run(folder, *arguments):
@@ -89,6 +91,7 @@ def learns_the_same(found, folder, tmp_path):
         assert torch.equal(saved[name], parameter)
 
 
+@shards_on_cpus
 def test_shards_of_fsdp2_on_two_processes_learn_what_one_process_learns(found, folder, tmp_path):
     learns_the_same(found, folder, tmp_path)
 
@@ -98,6 +101,7 @@ def test_shards_of_zero3_on_two_processes_learn_what_one_process_learns(tmp_path
     learns_the_same(run(tmp_path, "zero3"), tmp_path, tmp_path / "one")
 
 
+@shards_on_cpus
 def test_the_exact_signal_reads_shards_as_it_reads_the_whole(found, tmp_path):
     trainer = make(CorrPOTrainer, CorrPOConfig, tmp_path, inversion_signal="exact")
     trainer.model.load_state_dict(found[0]["sharded"]["parameters"])
