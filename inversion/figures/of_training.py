@@ -127,7 +127,8 @@ def dose_response_figure(sources: Sources) -> Iterator[Drawn]:
     measures = [measure for measure in MEASURES if measure != "accuracy" and table[measure].notna().any()]
     after, before = (table[table["when"] == when] for when in ("after", "before"))
     # Where no method has moved the correlation, a slope would be one of noise on noise.
-    if not any(np.ptp(after.groupby("method")[measure].mean()) >= LEAST_DOSE for measure in measures if len(after)):
+    reached = after.groupby("method")[measures].mean()
+    if not ((reached.max() - reached.min()) >= LEAST_DOSE).any():
         return
     figure, axes = new_figure(PAGE_INCHES, 2.9, len(measures), sharey=True)
     with style():
@@ -169,6 +170,8 @@ def training_layers_figure(sources: Sources) -> Iterator[Drawn]:
     if layers is None:
         return
     found = {unit: before_after_bands(layers, unit) for unit in UNIT_NAMES if (layers["unit"] == unit).any()}
+    if not found:
+        return
     figure, axes = new_figure(PAGE_INCHES, 2.6, len(found), sharey=True)
     with style():
         for ax, (unit, bands) in zip(axes[0], found.items(), strict=True):
