@@ -210,7 +210,15 @@ def _import_ray() -> Any:
 def _connect(ray: Any, workers: Workers) -> None:
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     if workers.address is None:
-        ray.init(num_cpus=workers.count, include_dashboard=False, **quiet)
+        try:
+            ray.init(num_cpus=workers.count, include_dashboard=False, **quiet)
+        except Exception as error:  # Ray has no class of its own for this
+            if "timed out during startup" not in str(error):
+                raise
+            raise InputError(
+                "Ray has not started within half a minute, as on a machine that is too busy; try again, or leave "
+                "workers out."
+            ) from error
         return
     try:
         ray.init(address=workers.address, **quiet)

@@ -81,6 +81,19 @@ def test_without_ray_workers_say_what_to_install(tmp_path, monkeypatch):
         measure_run(functools.partial(load, "fast"), PROBLEMS, tmp_path / "run", workers=Workers(2))
 
 
+def test_a_ray_that_does_not_start_in_time_is_one_sentence_and_its_other_errors_stay(tmp_path, monkeypatch):
+    def init(**_):
+        raise Exception(words)
+
+    monkeypatch.setattr(ray, "init", init)
+    words = "The current node timed out during startup. This could happen because ..."
+    with pytest.raises(InputError, match="too busy; try again"):
+        measure_run(functools.partial(load, "fast"), PROBLEMS, tmp_path / "run", workers=Workers(2))
+    words = "something else"
+    with pytest.raises(Exception, match="something else"):
+        measure_run(functools.partial(load, "fast"), PROBLEMS, tmp_path / "run", workers=Workers(2))
+
+
 @pytest.mark.parametrize("options", [{"count": 0}, {"count": 1, "gpus": -1}, {"count": 1, "threads": 0}])
 def test_workers_that_cannot_be(options):
     with pytest.raises(InputError, match="give"):
