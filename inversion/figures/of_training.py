@@ -183,8 +183,7 @@ def training_layers_figure(sources: Sources) -> Iterator[Drawn]:
         legend_of_figure(figure, dict(zip(labels, handles, strict=True)), 4)
     every = [band for bands in found.values() for band in bands]
     tables = "\n\n".join(
-        f"{UNIT_NAMES[unit].capitalize()}:\n\n{band_table(bands).replace('step', 'layer', 1)}"
-        for unit, bands in found.items()
+        f"{UNIT_NAMES[unit].capitalize()}:\n\n{band_table(bands, along='layer')}" for unit, bands in found.items()
     )
     yield Drawn(
         "training-layers",

@@ -70,11 +70,14 @@ def spread(bands: Sequence[Band], *, thin: bool = False) -> str:
     return f"Lines: mean of {seeds}; bands: lowest to highest seed{single}.{note}"
 
 
-def band_table(bands: Sequence[Band], *, signs: bool = True, digits: int = 2) -> str:
-    """Every number that the bands draw, as a Markdown table; a share, which has no sign, is said without one."""
+def band_table(bands: Sequence[Band], *, signs: bool = True, digits: int = 2, along: str = "step") -> str:
+    """Every number that the bands draw, as a Markdown table; a share, which has no sign, is said without one.
+
+    ``along`` names what the bands run along.
+    """
     steps = np.unique(np.concatenate([band.steps for band in bands]))
     rows = [[f"{step:g}", *(_cell(band, step, signs, digits) for band in bands)] for step in steps]
-    return markdown_table(["step", *(band.label for band in bands)], rows)
+    return markdown_table([along, *(band.label for band in bands)], rows)
 
 
 def _cell(band: Band, step: float, signs: bool, digits: int) -> str:
