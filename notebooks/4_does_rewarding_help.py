@@ -136,10 +136,11 @@ pd.DataFrame(
 ).T.round(3)
 
 # %%
-next(FIGURES["dose-response"].draw(read_sources([data / "rho"]))).figure
+sources = read_sources([data / "rho"])
+next(FIGURES["dose-response"].draw(sources)).figure
 
 # %%
-next(FIGURES["training-layers"].draw(read_sources([data / "rho"]))).figure
+next(FIGURES["training-layers"].draw(sources)).figure
 
 # %% [markdown]
 # Rho went where it was told, in every layer, as far from the start as GRPO alone. Accuracy did not rise where rho fell: `down` ends below `held`, and so does the control
