@@ -82,8 +82,7 @@ class TrainCompare(OnWorkers):
             spec = read_compare_spec(self.config, self.overrides)
             with owning(spec.train.out, self.wait, self.part):
                 folder = compare_methods(spec, resume=self.resume, workers=self.replicas(), part=self.part)
-        which = "" if self.part is None else f"part {self.part[0]} of {self.part[1]} of "
-        print(f"{which}{folder} is complete: comparison.csv, curves.csv, table.md")
+        print(f"{_of(self.part)}{folder} is complete: comparison.csv, curves.csv, table.md")
 
 
 @dataclass(frozen=True)
@@ -92,6 +91,9 @@ class TrainSupervised:
 
     config: str = option("YAML file, or demo for the built-in experiment")
     overrides: Sequence[str] = option("field=value for any field of the file", nargs="*", metavar="field=value")
+    part: tuple[int, int] | None = option(
+        "take every n-th seed only, such as 2/3; all parts may run at once, into the same out", None, type=part
+    )
     wait: bool = option("wait while another process writes to out", False)
 
     def __call__(self) -> None:
@@ -101,9 +103,13 @@ class TrainSupervised:
 
             _quiet()
             spec = read_supervised_spec(self.config, self.overrides)
-            with owning(spec.out, self.wait):
-                folder = run_supervised(spec)
-        print(f"{folder} is complete: supervised.csv")
+            with owning(spec.out, self.wait, self.part):
+                folder = run_supervised(spec, self.part)
+        print(f"{_of(self.part)}{folder} is complete: supervised.csv")
+
+
+def _of(part: tuple[int, int] | None) -> str:
+    return "" if part is None else f"part {part[0]} of {part[1]} of "
 
 
 def _quiet() -> None:

@@ -5,6 +5,7 @@ differentiable term of :mod:`inversion.corrpo.direct` beside the cross-entropy: 
 """
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -26,7 +27,7 @@ from inversion.experiments.lineage.spec import schedule, step_folder
 from inversion.experiments.lineage.training import STATE, supervise
 from inversion.experiments.rows import write_table
 from inversion.experiments.spec import DEMO, parse_overrides, read_fields, read_value, unknown
-from inversion.files import claim
+from inversion.files import claim, put
 from inversion.measure import Measurement, measure_run
 from inversion.models import load_checkpoint, load_model
 from inversion.responses import Generation, shipped_problems
@@ -36,7 +37,7 @@ from inversion.statistics import correlate
 from inversion.statistics.seeds import seed_interval
 from inversion.tables import text_table
 
-RECORD = "supervised.json"
+RECORD, TABLE, ROWS = "supervised.json", "supervised.csv", "rows.json"
 NONE = "none"
 
 
@@ -91,28 +92,41 @@ def read_supervised_spec(config: str, overrides: Sequence[str] = ()) -> Supervis
     return SupervisedSpec(**values)
 
 
-def run_supervised(spec: SupervisedSpec) -> Path:
+def run_supervised(spec: SupervisedSpec, part: tuple[int, int] | None = None) -> Path:
     """Train, measure and tabulate every condition seed by seed; return the folder.
 
-    The folder holds ``supervised.json``, ``CONDITION/seed-S/step-N`` (``model`` and ``run``), and ``supervised.csv``, a
-    row for each condition, seed and step. Killed at any point, the same call goes on.
+    The folder holds ``supervised.json``, ``CONDITION/seed-S`` (``step-N`` with ``model`` and ``run``, and at the end
+    ``rows.json``), and ``supervised.csv``, a row for each condition, seed and step of the finished trainings. Killed at
+    any point, the same call goes on.
+
+    Args:
+        spec: The experiment.
+        part: (i, n): take every n-th seed only, from the i-th on; all n parts may run at once, into the same folder.
 
     Raises:
-        InputError: The folder holds something else; it is left as it is.
+        InputError: The folder holds something else; it is left as it is. Or the part has no seed.
     """
-    out = Path(spec.out).expanduser()
+    i, n = part or (1, 1)
+    out, seeds = Path(spec.out).expanduser(), [seed for seed in range(spec.seeds) if seed % n == i - 1]
+    if not seeds:
+        raise InputError(f"part {i}/{n} has no seed to train with; ask for fewer parts.")
     start, tokenizer = load_checkpoint(spec.model, "cpu")
     if tokenizer is None:
         raise InputError(f"{spec.model} came without a tokenizer; give a shipped model.")
     claim(out, RECORD, dataclasses.asdict(spec), what="supervised experiment")
-    rows = []
-    for seed in range(spec.seeds):
+    for seed in seeds:
         for name, target in spec.conditions().items():
             print(f"seed {seed} of {spec.seeds}, {name}", flush=True)
-            rows += _condition(spec, out / name / f"seed-{seed}", start, target, {"condition": name, "seed": seed})
-            write_table(pd.DataFrame(rows), out / "supervised.csv", float_format="%.6g")
-    print(supervised_table(pd.DataFrame(rows)))
+            _condition(spec, out / name / f"seed-{seed}", start, target, {"condition": name, "seed": seed})
+            write_table(_finished(spec, out), out / TABLE, float_format="%.6g")
+    print(supervised_table(_finished(spec, out)))
     return out
+
+
+def _finished(spec: SupervisedSpec, out: Path) -> pd.DataFrame:
+    """Return the rows of the trainings that are finished, whichever part they belong to."""
+    files = [out / name / f"seed-{seed}" / ROWS for seed in range(spec.seeds) for name in spec.conditions()]
+    return pd.DataFrame([row for file in files if file.is_file() for row in json.loads(file.read_text())])
 
 
 def loss_parts(model: Any, batch: Batch, target: float | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -148,8 +162,10 @@ def _backward(model: Any, parts: Sequence[Batch], precision: str, *, target: flo
     return total
 
 
-def _condition(spec: SupervisedSpec, folder: Path, start: Any, target: float | None, labels: dict) -> list[dict]:
-    """Train and measure one condition with one seed; return its rows."""
+def _condition(spec: SupervisedSpec, folder: Path, start: Any, target: float | None, labels: dict) -> None:
+    """Train and measure one condition with one seed; its rows say that it is finished."""
+    if (folder / ROWS).is_file():
+        return
     steps = schedule(spec.steps, 25)
     if not (step_folder(folder, steps[-1]) / "model").is_dir():
         model, _ = load_checkpoint(spec.model, "cpu")
@@ -164,7 +180,8 @@ def _condition(spec: SupervisedSpec, folder: Path, start: Any, target: float | N
             partial(_backward, target=target, weight=spec.weight),
         )
     (folder / STATE).unlink(missing_ok=True)
-    return [{**labels, "step": step, **_measured(spec, step_folder(folder, step), labels["seed"])} for step in steps]
+    rows = [{**labels, "step": step, **_measured(spec, step_folder(folder, step), labels["seed"])} for step in steps]
+    put(folder / ROWS, lambda path: path.write_text(json.dumps(rows, indent=1), encoding="utf-8"))
 
 
 def _measured(spec: SupervisedSpec, checkpoint: Path, seed: int) -> dict[str, float]:

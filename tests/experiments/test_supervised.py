@@ -65,6 +65,15 @@ def test_every_condition_is_trained_measured_and_resumed(tmp_path, capsys, monke
     assert (tmp_path / "cut" / "supervised.csv").read_text() == (tmp_path / "whole" / "supervised.csv").read_text()
 
 
+def test_parts_make_the_table_of_the_whole(tmp_path):
+    tiny = [*TINY, "seeds=2", "targets={}"]
+    for out, parts in (("whole", [[]]), ("parts", [["--part", "2/2"], ["--part", "1/2"]])):
+        for part in parts:
+            assert main(["train", "supervised", "demo", *tiny, f"out={tmp_path / out}", *part]) == 0
+    assert (tmp_path / "parts" / "supervised.csv").read_text() == (tmp_path / "whole" / "supervised.csv").read_text()
+    assert main(["train", "supervised", "demo", *tiny, f"out={tmp_path / 'parts'}", "--part", "3/3"]) == 2
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [("targets={none: 0.1}", "other than none"), ("targets={up: 2}", "from -1 to 1"), ("steps=0", "at least 1")],
