@@ -25,6 +25,7 @@ from inversion.figures.of_runs import (
 from inversion.figures.of_training import (
     comparison_figure,
     dose_response_figure,
+    supervised_figure,
     training_curves_figure,
     training_layers_figure,
 )
@@ -54,6 +55,7 @@ FIGURES: dict[str, Recipe] = {
     "training-curves": Recipe(training_curves_figure, "curves.csv of inversion train compare"),
     "training-layers": Recipe(training_layers_figure, "rho-by-layer.csv of inversion train compare"),
     "dose-response": Recipe(dose_response_figure, "comparison.csv of methods that moved rho"),
+    "supervised-curve": Recipe(supervised_figure, "supervised.csv of inversion train supervised"),
     "entropy-law": Recipe(law_figure, "entropy.csv of inversion train compare with 8 or more points a curve"),
     "entropy-covariance": Recipe(covariance_figure, "entropy.csv of inversion train compare"),
     "entropy-curves": Recipe(entropy_curves_figure, "entropy.csv of inversion train compare"),

@@ -22,6 +22,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "curves": ("method", "seed", "step", "accuracy", "rho"),
     "rho-by-layer": ("method", "seed", "when", "unit", "layer", "rho"),
     "entropy": ("method", "seed", "step", "accuracy", *ENTROPY),
+    "supervised": ("condition", "seed", "step", "accuracy", "rho_position", "rho_token_type"),
     "finetuning": ("arm", "seed", "step", "texts", "norm", "unit", "control", *NUMBERS, "accuracy"),
     "baseline": ("survey", "model", "texts", "measurement", "norm", "unit", "control", *NUMBERS),
 }

@@ -19,7 +19,7 @@ from inversion.figures.of_lineage import accuracy_band, control_bands, layer_ban
 from inversion.figures.of_pretrained import ARMS, accuracy_bands, arm_bands, baseline_rows
 from inversion.figures.of_pretrained import control_bands as pretrained_controls
 from inversion.figures.of_runs import last_map, lineage_rows, stage_bars
-from inversion.figures.of_training import before_after_bands, block_bands, method_groups, method_rows, slopes
+from inversion.figures.of_training import before_after_bands, block_bands, lead, method_groups, method_rows, slopes
 from inversion.figures.panels import band_table, spread
 
 STEPS = {"base": (0, 10, 100), "finetune": (0, 10, 100), "grpo": (0, 5), "corrpo": (0, 5), "base_grpo": (0, 5)}
@@ -103,6 +103,19 @@ def entropy_table(seeds=2, points=10):
     return pd.DataFrame(rows, columns=names)
 
 
+def supervised_table(seeds=3):
+    """The table of supervised fine-tuning, in which ``up`` is ahead by 0.1, 0.2, ... from step 10 on."""
+    rows = []
+    for seed in range(seeds):
+        for name in ("none", "up"):
+            for step in (0, 10, 20):
+                ahead = 0.1 * (seed + 1) if name == "up" and step else 0
+                rho = value(seed, name, step)
+                rows.append((name, seed, step, 0.2 + step / 100 + ahead, rho, rho / 2))
+    names = ["condition", "seed", "step", "accuracy", "rho_position", "rho_token_type"]
+    return pd.DataFrame(rows, columns=names)
+
+
 def study_tables(seeds=2):
     """The tables of a study of a pretrained model."""
     rows, controls = [], (*CONTROLS[:-1], "rest")
@@ -138,6 +151,7 @@ def folders(tmp_path_factory):
     curves.to_csv(root / "compare" / "curves.csv", index=False)
     by_layer_table().to_csv(root / "compare" / "rho-by-layer.csv", index=False)
     entropy_table().to_csv(root / "compare" / "entropy.csv", index=False)
+    supervised_table().to_csv(root / "compare" / "supervised.csv", index=False)
     for i, name in enumerate(("fast", "slow")):
         write_run(root / "runs" / name, 12, 0.1 * i)
     return root
@@ -387,6 +401,15 @@ def test_accuracy_is_not_drawn_against_a_correlation_that_no_method_moved():
     assert len(list(FIGURES["dose-response"].draw(Sources({}, {"comparison": table})))) == 1
     still = table.assign(rho_position=table.rho_position / 3, rho_token_type=table.rho_token_type / 3)
     assert list(FIGURES["dose-response"].draw(Sources({}, {"comparison": still}))) == []
+
+
+def test_a_lead_is_averaged_over_steps_and_paired_by_seed():
+    table = supervised_table()
+    np.testing.assert_allclose(lead(table, "up"), [0.1, 0.2, 0.3])
+    np.testing.assert_allclose(lead(table[(table.seed != 1) | (table.condition == "none")], "up"), [0.1, 0.3])
+    assert lead(table, "down").size == 0
+    (drawn,) = FIGURES["supervised-curve"].draw(Sources({}, {"supervised": table}))
+    assert "up: +20.0 [-4.8, +44.8], 3 seeds" in drawn.caption
 
 
 def test_layers_of_a_comparison_have_one_start():
