@@ -103,17 +103,23 @@ def layer_entropy_bits(model: TransformerBridge, residuals: Sequence[Tensor | No
         residuals: The stream after each layer, (count, d_model) each, or None where a block has no single stream.
         count: Number of tokens.
     """
-    columns = [_lens_entropy(model, residual, count) for residual in residuals]
-    return torch.stack(columns, dim=1)
-
-
-def _lens_entropy(model: TransformerBridge, residual: Tensor | None, count: int) -> Tensor:
-    reason = "a block does not return one residual stream"
-    if residual is not None:
+    rows = _rows(int(model.cfg.d_vocab))
+    together = max(1, rows // count)  # Layers in one chunk: with few rows, reading the unembedding is what takes time.
+    single = [(layer, residual) for layer, residual in enumerate(residuals) if residual is not None]
+    entropies = torch.full((len(residuals), count), math.nan, dtype=torch.float64)
+    reason = "a block does not return one residual stream" if len(single) < len(residuals) else ""
+    for some in (single[i : i + together] for i in range(0, len(single), together)):
         try:
-            readout = logit_readout(model, residual, vocab=[0], chunk_size=_rows(int(model.cfg.d_vocab)))
-            return readout.entropy.double().cpu() / math.log(2)
+            entropies[[layer for layer, _ in some]] = _lens_entropy(model, [residual for _, residual in some], rows)
         except (ValueError, NotImplementedError) as error:
             reason = str(error)
-    warnings.warn(f"layer_entropy_bits is NaN: {reason}", stacklevel=4)
-    return torch.full((count,), math.nan, dtype=torch.float64)
+    if reason:
+        warnings.warn(f"layer_entropy_bits is NaN: {reason}", stacklevel=3)
+    return entropies.T
+
+
+def _lens_entropy(model: TransformerBridge, residuals: Sequence[Tensor], rows: int) -> Tensor:
+    """Read some layers out, (layer, count) from (count, d_model) each."""
+    stacked = torch.stack([residual.to(residuals[0].device) for residual in residuals])
+    readout = logit_readout(model, stacked, vocab=[0], chunk_size=rows)
+    return readout.entropy.double().cpu() / math.log(2)

@@ -6,7 +6,8 @@ import torch
 from tiny import tiny_model, token_ids
 
 import inversion
-from inversion.probes.entropy import token_uncertainty
+from inversion.probes import entropy
+from inversion.probes.entropy import layer_entropy_bits, token_uncertainty
 
 
 def test_a_uniform_distribution_has_log2_v_bits():
@@ -49,6 +50,21 @@ def test_the_last_layer_reads_out_the_models_own_entropy(family):
     capture = inversion.probe(inversion.load_model(tiny_model(family)), tokens[:4], tokens[4:])
     np.testing.assert_allclose(capture.layer_entropy_bits[:, -1], capture.entropy_bits, rtol=1e-4)
     assert (abs(capture.layer_entropy_bits[:, 0] - capture.entropy_bits) > 1e-3).any()
+
+
+@pytest.mark.parametrize("at_once", [1, 64 * 7, 2**21])
+def test_layers_read_together_read_as_by_themselves(at_once, monkeypatch):
+    model = inversion.load_model(tiny_model("llama"))
+    monkeypatch.setattr(entropy, "AT_ONCE", at_once)
+    streams = [torch.randn(3, model.cfg.d_model, generator=torch.Generator().manual_seed(i)) for i in range(5)]
+    with torch.no_grad():
+        probs = model.unembed(model.ln_final(torch.stack(streams))).double().softmax(-1)
+    expected = -(probs * probs.log2()).sum(-1).T
+    torch.testing.assert_close(layer_entropy_bits(model, streams, 3), expected, rtol=1e-5, atol=1e-5)
+    with pytest.warns(UserWarning, match="one residual stream"):
+        found = layer_entropy_bits(model, [*streams[:2], None, *streams[3:]], 3)
+    torch.testing.assert_close(found[:, [0, 1, 3, 4]], expected[:, [0, 1, 3, 4]], rtol=1e-5, atol=1e-5)
+    assert found[:, 2].isnan().all()
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
