@@ -21,6 +21,7 @@ from inversion.experiments.pretrained.finetuning import in_order
 from inversion.experiments.pretrained.spec import ArmSpec, TextSpec
 from inversion.experiments.pretrained.texts import IGNORED, Example, example, training_examples
 from inversion.files import owned
+from inversion.probes.estimate import Speed
 
 SMALL = {
     "texts": {"chat": False, "longest": 90, "train": 12, "held_out": 4, "traces": 2, "trace_tokens": 40},
@@ -187,6 +188,16 @@ def no_timing(whole, monkeypatch):
     kept = json.loads((whole / "costs.json").read_text())
     times = [kept[name] for name in ("full", "lora", "batch_tokens", "prompt", "token")]
     monkeypatch.setattr(study, "costs_of", lambda *_: FlatCosts(*times, None, None, TextSpec()))
+
+
+def test_long_texts_are_estimated_from_the_time_of_long_texts():
+    class AsTimed(Speed):
+        def seconds(self, pace, length, targets):
+            return float(self.length)
+
+    speeds = tuple(AsTimed(length, (0, 0), (0, 0), (0, 0), 1) for length in (192, 1120))
+    costs = Costs(0, None, 1, 0, 0, speeds, None, TextSpec())
+    assert [costs.probing(2, length, 10) for length in (96, 192, 300, 800, 1120, 4000)] == [384] * 3 + [2240] * 3
 
 
 class FlatCosts(Costs):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class Costs:
     batch_tokens: Tokens of that batch.
     prompt: Reading the prompts of ``BATCH`` responses.
     token: Writing one token of each of them.
-    speed: Of the probe.
+    speeds: Of the probe, timed on texts of problems and on traces, the shorter ones first.
     pace: How the probe groups its targets.
     texts: For lengths.
     """
@@ -47,7 +48,7 @@ class Costs:
     batch_tokens: int
     prompt: float
     token: float
-    speed: Speed
+    speeds: tuple[Speed, ...]
     pace: Pace
     texts: TextSpec
 
@@ -61,7 +62,8 @@ class Costs:
 
     def probing(self, responses: int, length: int, targets: int | None) -> float:
         """Return the seconds of measuring responses that end at a length."""
-        return responses * self.speed.seconds(self.pace, length, targets)
+        speed = min(self.speeds, key=lambda speed: abs(math.log(length / speed.length)))
+        return responses * speed.seconds(self.pace, length, targets)
 
     def checkpoint(self, how: FinetuningSpec) -> float:
         """Return the seconds of measuring one checkpoint."""
@@ -114,7 +116,8 @@ def costs_of(spec: StudySpec, tokenizer: Any, texts: Path, path: Path) -> Costs:
     bridge = load_model(spec.model, spec.device)
     how = spec.finetuning
     rank = next((arm.lora for arm in how.arms.values() if arm.lora is not None and arm.seeds), None)
-    key = {"batch_size": how.batch_size, "longest": spec.texts.longest, "precision": how.precision, "lora": rank}
+    lengths = {"longest": spec.texts.longest, "trace_tokens": spec.texts.trace_tokens}
+    key = {"batch_size": how.batch_size, **lengths, "precision": how.precision, "lora": rank}
     kept = json.loads(path.read_text()) if path.is_file() else {}
     if kept.get("key") != key:
         ordered = sorted(
@@ -130,15 +133,21 @@ def costs_of(spec: StudySpec, tokenizer: Any, texts: Path, path: Path) -> Costs:
             "lora": None if rank is None else _step(spec, ArmSpec(lora=rank), examples, tokenizer),
             "prompt": prompt,
             "token": token,
-            "speed": dataclasses.asdict(
-                measure_speed(bridge, spec.texts.longest, NORMS, select_layers(bridge, None), PROJECTIONS)
-            ),
+            "speeds": [
+                dataclasses.asdict(measure_speed(bridge, length, NORMS, select_layers(bridge, None), PROJECTIONS))
+                for length in (spec.texts.longest, spec.texts.longest // 2 + spec.texts.trace_tokens)
+            ],
         }
         put(path, lambda part: part.write_text(json.dumps(kept, indent=1) + "\n"))
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in kept["speed"].items()}
-    speed = Speed(**values)
+    speeds = tuple(_speed(values) for values in kept["speeds"])
     times = {name: kept[name] for name in ("full", "lora", "batch_tokens", "prompt", "token")}
-    return Costs(**times, speed=speed, pace=Pace(bridge), texts=spec.texts)
+    return Costs(**times, speeds=speeds, pace=Pace(bridge), texts=spec.texts)
+
+
+def _speed(values: dict[str, Any]) -> Speed:
+    """Read back what JSON has made lists of."""
+    tuples: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return Speed(**tuples)
 
 
 def _step(spec: StudySpec, arm: ArmSpec, examples: list[Any], tokenizer: Any) -> float:
