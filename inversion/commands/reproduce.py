@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from inversion.commands.options import names, option
+from inversion.commands.options import names, option, part
 from inversion.commands.train import owning, training
 from inversion.errors import InputError
 
@@ -25,6 +25,9 @@ class Reproduce:
 
     model: str | None = option("smollm2, a folder or a hub id", None, heading="a pretrained model")
     only: tuple[str, ...] | None = option("some of baseline,finetuning,reinforcement; all by default", None, type=names)
+    part: tuple[int, int] | None = option(
+        "do every n-th piece only, such as 2/3; all may run at once, into the same OUT", None, type=part
+    )
     data: str | None = option("folder with GSM8K and reasoning traces; without it reasoning-gym makes problems", None)
     config: str | None = option("YAML file of the study; by default the one that comes along", None)
     dry_run: bool = option("only say what is left to do and how long it will take", False)
@@ -32,7 +35,9 @@ class Reproduce:
     def __call__(self) -> None:
         """Run the command."""
         lineage = self.model is None
-        self._refuse(("overrides", "only", "data", "config", "dry_run") if lineage else ("profile", "seeds", "scale"))
+        self._refuse(
+            ("overrides", "only", "part", "data", "config", "dry_run") if lineage else ("profile", "seeds", "scale")
+        )
         with training():
             from transformers.utils.logging import disable_progress_bar
 
@@ -69,4 +74,4 @@ class Reproduce:
         out = self.out or "runs/study"
         overrides = [f"device={self.device}", *self.overrides]
         spec = read_study(str(self.model), self.config, overrides, self.data)
-        run_study(spec, Path(out), self.only or PARTS, dry_run=self.dry_run, wait=self.wait)
+        run_study(spec, Path(out), self.only or PARTS, share=self.part, dry_run=self.dry_run, wait=self.wait)

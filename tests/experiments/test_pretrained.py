@@ -155,6 +155,19 @@ def test_the_command_ends_with_tables_and_keeps_no_weights(whole):
     )
 
 
+@pytest.mark.usefixtures("no_timing")
+def test_shares_make_the_tables_of_the_whole(whole, command, tmp_path, capsys):
+    out = tmp_path / "shared"
+    for share in ("2/2", "1/2"):
+        assert main(command(out, "--part", share)) == 0
+    assert tables(out) == tables(whole)
+    assert capsys.readouterr().out.count("finetuning: full, seed 0") == 1
+    with owned(out / "finetuning", part=(1, 2)):
+        assert main(command(out, "--part", "1/2", "--only", "finetuning")) == 2
+        assert "is in use by process" in capsys.readouterr().err
+        assert main(command(out, "--part", "2/2", "--only", "finetuning")) == 0
+
+
 def test_rows_agree_with_scipy_on_the_run(whole):
     table = pd.read_csv(whole / "tables" / "finetuning.csv")
     row = table.query(

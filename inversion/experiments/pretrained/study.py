@@ -14,7 +14,7 @@ from inversion.experiments.lineage.spec import step_folder
 from inversion.experiments.pretrained import reinforcement
 from inversion.experiments.pretrained.baseline import parts_of, run_baseline
 from inversion.experiments.pretrained.costs import Costs, costs_of
-from inversion.experiments.pretrained.finetuning import is_trained, train_arm
+from inversion.experiments.pretrained.finetuning import train_arm
 from inversion.experiments.pretrained.measuring import LAYERS, ROWS, is_measured, measure_checkpoint
 from inversion.experiments.pretrained.spec import PARTS, StudySpec
 from inversion.experiments.pretrained.texts import tokenizer_of, training_examples, write_texts
@@ -80,67 +80,69 @@ class Study:
         record = {name: list(v) if isinstance(v := getattr(how, name), tuple) else v for name in _DECIDING}
         (holds if dry_run else claim)(self.out / "finetuning", FINETUNING, record, what="fine-tuning")
 
-    def units(self, only: Sequence[str], costs: Costs) -> list[Unit]:
-        """Return what is left to do of some parts, in order."""
+    def units(self, only: Sequence[str], costs: Costs, share: tuple[int, int] = (1, 1)) -> list[Unit]:
+        """Return what is left to do of some parts, in order; of n shares the i-th, always with the same pieces."""
+        i, n = share
         found: list[Unit] = []
         for part in only:
-            found += getattr(self, f"_{part}")(costs)
+            pieces: list[Unit | None] = getattr(self, f"_{part}")(costs)
+            # What reinforcement learning trains on comes from its own scan, so one process does all of it.
+            mine = pieces[i - 1 :: n] if part != "reinforcement" else pieces if i == n else []
+            found += [unit for unit in mine if unit is not None]
         return found
 
-    # Parts.
+    # Parts: all their pieces, None in the place of one that is finished or cannot be done.
 
-    def _baseline(self, costs: Costs) -> list[Unit]:
-        units = []
+    def _baseline(self, costs: Costs) -> list[Unit | None]:
+        units: list[Unit | None] = []
         for name, survey in self.spec.surveys(self.texts).items():
             folder = self.out / "baseline" / name
             left = [
                 cell for cell in survey.cells() if not is_done(cell, folder) or not parts_of(cell, folder)[1].is_file()
             ]
-            if left:
-                seconds = [costs.cell(cell, self.texts) for cell in left]
-
-                def run(advance: Any, name: str = name, survey: Any = survey, folder: Path = folder) -> None:
-                    failed = run_baseline(name, survey, folder, tqdm.write)
-                    self.failures += [f"baseline {name}, {line}" for line in failed]
-
-                units.append(Unit("baseline", f"{name} ({len(left)} runs)", sum(seconds), run))
-        return units
-
-    def _finetuning(self, costs: Costs) -> list[Unit]:
-        how, units = self.spec.finetuning, []
-        runs = how.runs()
-        for problems in dict.fromkeys(how.arms[name].measured_on for name, _ in runs):
-            folder = self._start(problems)
-            if not is_measured(folder):
-                units.append(
-                    Unit(
-                        "finetuning",
-                        f"start, {problems}",
-                        costs.checkpoint(how),
-                        lambda advance, problems=problems: self._measure_start(problems),
-                    )
-                )
-        for name, seed in runs:
-            if not (self.texts / f"train-{how.arms[name].texts}.jsonl").is_file():
-                print(f"{name} is left out: there are no {how.arms[name].texts}; name their folder with --data.")
+            if not left:
+                units.append(None)
                 continue
-            folder = self._arm(name, seed)
-            if not is_trained(folder, how.marks):
-                marks = [mark for mark in how.marks[1:] if not is_measured(step_folder(folder, mark))]
-                done = how.marks[how.marks.index(marks[0]) - 1]
-                seconds = (how.marks[-1] - done) * costs.step(how.arms[name]) + len(marks) * costs.checkpoint(how)
-                units.append(
-                    Unit(
-                        "finetuning",
-                        f"{name}, seed {seed}",
-                        seconds,
-                        lambda advance, name=name, seed=seed: self._train(name, seed, costs, advance),
-                    )
-                )
+            seconds = [costs.cell(cell, self.texts) for cell in left]
+
+            def run(advance: Any, name: str = name, survey: Any = survey, folder: Path = folder) -> None:
+                failed = run_baseline(name, survey, folder, tqdm.write)
+                self.failures += [f"baseline {name}, {line}" for line in failed]
+
+            units.append(Unit("baseline", f"{name} ({len(left)} runs)", sum(seconds), run))
         return units
 
-    def _reinforcement(self, costs: Costs) -> list[Unit]:
-        folder, how, units = self.out / "reinforcement", self.spec.reinforcement, []
+    def _finetuning(self, costs: Costs) -> list[Unit | None]:
+        how = self.spec.finetuning
+        runs = how.runs()
+        starts = dict.fromkeys(how.arms[name].measured_on for name, _ in runs)
+        return [
+            *(self._starting(problems, costs) for problems in starts),
+            *(self._training(*run, costs) for run in runs),
+        ]
+
+    def _starting(self, problems: str, costs: Costs) -> Unit | None:
+        if is_measured(self._start(problems)):
+            return None
+        seconds = costs.checkpoint(self.spec.finetuning)
+        return Unit("finetuning", f"start, {problems}", seconds, lambda advance: self._measure_start(problems))
+
+    def _training(self, name: str, seed: int, costs: Costs) -> Unit | None:
+        how, folder = self.spec.finetuning, self._arm(name, seed)
+        if not (self.texts / f"train-{how.arms[name].texts}.jsonl").is_file():
+            print(f"{name} is left out: there are no {how.arms[name].texts}; name their folder with --data.")
+            return None
+        marks = [mark for mark in how.marks[1:] if not is_measured(step_folder(folder, mark))]
+        if not marks:
+            return None
+        done = how.marks[how.marks.index(marks[0]) - 1]
+        seconds = (how.marks[-1] - done) * costs.step(how.arms[name]) + len(marks) * costs.checkpoint(how)
+        run = lambda advance: self._train(name, seed, costs, advance)  # noqa: E731
+        return Unit("finetuning", f"{name}, seed {seed}", seconds, run)
+
+    def _reinforcement(self, costs: Costs) -> list[Unit | None]:
+        folder, how = self.out / "reinforcement", self.spec.reinforcement
+        units: list[Unit | None] = []
         if not (folder / reinforcement.SCAN).is_file():
             units.append(
                 Unit(
@@ -244,7 +246,13 @@ _DECIDING = ("marks", "batch_size", "precision", "problems", "targets", "max_new
 
 
 def run_study(
-    spec: StudySpec, out: Path, only: Sequence[str] = PARTS, *, dry_run: bool = False, wait: bool = False
+    spec: StudySpec,
+    out: Path,
+    only: Sequence[str] = PARTS,
+    *,
+    share: tuple[int, int] | None = None,
+    dry_run: bool = False,
+    wait: bool = False,
 ) -> Path:
     """Do what is left of a study, telling how long it will take; return the folder of its tables.
 
@@ -252,6 +260,8 @@ def run_study(
         spec: What to do.
         out: A new folder, or one that holds this study.
         only: Parts to do.
+        share: (i, n): do every n-th piece only, from the i-th on. All n shares can be done at the same time, in the
+            same folder.
         dry_run: Only say what is left and how long it will take.
         wait: Wait while another process does one of these parts. Different parts can be done at the same time.
 
@@ -264,13 +274,13 @@ def run_study(
     study = Study(spec, out)
     with ExitStack() as held:
         for part in only or PARTS:
-            held.enter_context(owned(study.out / part, wait=wait))
+            held.enter_context(owned(study.out / part, wait=wait, part=share))
         with owned(study.out, wait=True):  # no longer than it takes another part to begin
             study.begin()
             costs = costs_of(spec, study.tokenizer, study.texts, study.out / "costs.json")
         if "finetuning" in (only or PARTS):
             study.settle(dry_run)
-        units = study.units(only or PARTS, costs)
+        units = study.units(only or PARTS, costs, share or (1, 1))
         print(estimate_text(units), flush=True)
         if not dry_run:
             _run(study, units)
