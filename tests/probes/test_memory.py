@@ -84,3 +84,9 @@ def test_memory_does_not_grow_with_depth_but_for_the_stream():
 def test_memory_is_what_was_estimated(layers, length, targets):
     found, estimated = peak(layers, length, targets)
     assert found / 1.5 < estimated < 1.5 * found
+
+
+def test_of_all_tokens_no_more_than_a_wave_is_held(monkeypatch):
+    monkeypatch.setattr("inversion.probes.pace.WAVE_BYTES", 2**20)
+    found, estimated = peak(2, 400, None)
+    assert found / 1.5 < estimated < 1.5 * found

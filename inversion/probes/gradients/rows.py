@@ -66,8 +66,8 @@ class CutGraphWithRows(CutGraph):
         q, o = (Site(streams.last, name) for name in "qo")
         graph = LastBlockGraph(sites=(q, o))
         streams.record(graph, streams.last, length, streams.calls(length)[streams.last], streams.maps_of(streams.last))
-        # Rows of targets are filled in, all others are zero: (1, T, d_model).
-        leaving = one_hot(self._leaving, targets.positions, length).sum(0)
+        leaving = torch.zeros_like(graph.leaving)  # (1, T, d_model)
+        leaving[0, targets.positions.to(leaving.device)] = self._leaving.to(leaving.device)
         below = [graph.entering] if streams.last > streams.lowest else []
         wanted = [graph.outputs[o], graph.mixed, graph.cuts["q"].above, *below]
         o_rows, mixed_rows, q_rows, *past = torch.autograd.grad([graph.leaving], wanted, [leaving], retain_graph=True)
