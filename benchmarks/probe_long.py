@@ -2,10 +2,12 @@
 
     python benchmarks/probe_long.py                       # the table of docs/scaling.md
     python benchmarks/probe_long.py --cases "0.5B 6 2048 4; 0.5B 24 2048 4"
+    python benchmarks/probe_long.py --cases "0.5B 24 2048 4" --threads 2      # on idle cores
 
 A case is a width (0.5B, 7B or 4x512), layers, tokens of the response and drawn tokens (or all). Each runs in a process
-of its own, so that its peak is its own. Seconds are those of the processor, on one thread: they hardly depend on what
-else the machine does. With PYTHONPATH at another version of the project, that one is measured.
+of its own, so that its peak is its own. Seconds on one thread are those of the processor: they hardly depend on what
+else the machine does. On several they are those of the clock, and the cores should be idle. With PYTHONPATH at another
+version of the project, that one is measured.
 """
 
 import argparse
@@ -18,7 +20,7 @@ WIDTHS = {"0.5B": (896, 14, 2, 4864), "7B": (3584, 28, 4, 18944), "4x512": (512,
 CASES = "0.5B 6 2048 4; 0.5B 24 2048 4; 0.5B 24 4096 4; 0.5B 6 512 all; 7B 2 4096 2"
 
 
-def measure(case: str) -> str:
+def measure(case: str, threads: int) -> str:
     """Probe one case and return its row."""
     import torch
 
@@ -26,7 +28,8 @@ def measure(case: str) -> str:
     from inversion.bench import Shape, random_model
 
     warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
+    clock = time.process_time if threads == 1 else time.perf_counter
     width, layers, length, drawn = case.split()
     targets = None if drawn == "all" else int(drawn)
     shape = Shape(width, int(layers), *WIDTHS[width], int(length))
@@ -35,9 +38,9 @@ def measure(case: str) -> str:
     # The first probe finds the plan for the model.
     inversion.probe(bridge, tokens[:1], tokens[1:9], norms=("nuclear",))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.process_time()
+    start = clock()
     inversion.probe(bridge, tokens[:1], tokens[1:], norms=("nuclear",), targets=targets)
-    seconds = time.process_time() - start
+    seconds = clock() - start
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     try:
         from inversion.probes.estimate import estimate_memory
@@ -51,12 +54,14 @@ def measure(case: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", default=CASES)
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    print("| width | layers | tokens | measured | seconds of one core | memory beside the weights, GB | estimate, GB |")
+    kind = "seconds of one core" if options.threads == 1 else f"seconds on {options.threads} cores"
+    print(f"| width | layers | tokens | measured | {kind} | memory beside the weights, GB | estimate, GB |")
     print("|---|---|---|---|---|---|---|")
     for case in options.cases.split(";"):
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            print(pool.apply(measure, (case.strip(),)), flush=True)
+            print(pool.apply(measure, (case.strip(), options.threads)), flush=True)
 
 
 if __name__ == "__main__":
