@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/probe_parts.py                    # the table of docs/numerics.md
     OMP_NUM_THREADS=1 python benchmarks/probe_parts.py --shapes "4 x 512"
 
-Run it on idle cores. Each operation's own time as torch's profiler has it; ``all else`` is element by element work, copies, and what Python
-and the profiler take. The rate of the products with weights is that of the fewest operations that they need (see
+Run it on idle cores. Each operation's own time is what torch's profiler has; ``all else`` is element by element work,
+copies, and what Python takes. The rate of the products with weights is the fewest operations that they need (see
 docs/numerics.md) over their time, as a part of the rate of a large product measured in the same run: below 100 % since
 the matrices are smaller, and since blocks are run again.
 """
