@@ -83,6 +83,7 @@ def curve_figure(sources: Sources) -> Iterator[Drawn]:
             ax.sharey(axes[0, 0])
             lines, labels = ax.get_legend_handles_labels()
             handles |= dict(zip(labels, lines, strict=True))
+        axes[0, 0].autoscale(axis="y")  # to what all three panels hold
         ax = axes[1, 1]
         curves(accuracy, ax, log=True, seeds=False, looks=[looks[b.label] for b in accuracy], ylabel=ACCURACY)
         ax.set_title("own responses, share right")

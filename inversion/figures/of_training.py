@@ -221,6 +221,7 @@ def supervised_figure(sources: Sources) -> Iterator[Drawn]:
             if measure != "accuracy":
                 ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
                 ax.sharey(axes[0, 1])
+        axes[0, 1].autoscale(axis="y")  # to what both panels hold
         handles, labels = axes[0, 0].get_legend_handles_labels()
         legend_of_figure(figure, dict(zip(labels, handles, strict=True)), 4)
     every = [band for bands in panels.values() for band in bands]
