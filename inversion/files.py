@@ -9,16 +9,17 @@ import shutil
 import socket
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
 from inversion.errors import InputError
 
+T = TypeVar("T")
 LOCK, OWNER = ".lock", ".owner"
 PART = re.compile(r"\.(?P<name>.+)\.(?P<host>[^.]+)-(?P<pid>\d+)-[0-9a-f]{8}\.part")
 """What a file is called while it is written: the name it will have, and who writes it."""
@@ -232,6 +233,27 @@ def owned(folder: Path, *, wait: bool = False, part: tuple[int, int] | None = No
     finally:
         if made and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def check_part(part: tuple[int, int] | None) -> None:
+    """Make sure that a part, (i, n), is one of n.
+
+    Raises:
+        InputError: It is not.
+    """
+    if part is not None and not 1 <= part[0] <= part[1]:
+        raise InputError(f"part is {part[0]}/{part[1]}; give i/n with i from 1 to n.")
+
+
+def share_of(everything: Sequence[T], part: tuple[int, int] | None) -> list[T]:
+    """Return what part (i, n) does of some things: every n-th, from the i-th on; everything for None.
+
+    Raises:
+        InputError: There is no such part.
+    """
+    check_part(part)
+    i, n = part or (1, 1)
+    return list(everything[i - 1 :: n])
 
 
 def is_housekeeping(path: Path) -> bool:

@@ -18,7 +18,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from inversion.engine import LOG_FORMATS, Watch, Workers, open_pool, run_shards
 from inversion.engine.loop import shard_numbers, shards_of
 from inversion.errors import InputError, first_line
-from inversion.files import owned
+from inversion.files import check_part, owned
 from inversion.models import describe_model, fingerprint
 from inversion.preparation import Encoded, Preparation, Prepared, have_written, prepare, response_parts, response_row
 from inversion.probes import probe
@@ -239,8 +239,7 @@ def _check_options(batch: int, shard: int, part: tuple[int, int] | None, log: st
     for name, size in (("batch", batch), ("shard", shard)):
         if size < 1:
             raise InputError(f"{name} is {size}; give at least 1.")
-    if part is not None and not 1 <= part[0] <= part[1]:
-        raise InputError(f"part is {part[0]}/{part[1]}; give i/n with i from 1 to n.")
+    check_part(part)
     if log not in LOG_FORMATS:
         raise InputError(f"log format {log!r} is not known; choose among {', '.join(LOG_FORMATS)}.")
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from inversion.engine.pools import Outcome, Pool
 from inversion.engine.watch import Watch
 from inversion.errors import InputError, first_line
+from inversion.files import share_of
 from inversion.responses import Written
 from inversion.runs import Piece, RunWriter
 
@@ -79,8 +80,7 @@ def shard_numbers(plan: Plan, shard: int) -> range:
 
 def shards_of(plan: Plan, part: tuple[int, int] | None = None) -> list[int]:
     """Return the numbers of all shards, or of those of part (i, n): every n-th, from the i-th on."""
-    everything = range(math.ceil(plan.count / plan.shard))
-    return list(everything if part is None else everything[part[0] - 1 :: part[1]])
+    return share_of(range(math.ceil(plan.count / plan.shard)), part)
 
 
 def run_shards(plan: Plan, writer: RunWriter, pool: Pool, shards: Sequence[int], watch: Watch) -> None:

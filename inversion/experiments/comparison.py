@@ -18,7 +18,15 @@ from inversion.experiments.finetuning import RECORD as TRAIN_RECORD
 from inversion.experiments.finetuning import method_of, train, training_problems
 from inversion.experiments.rows import write_table
 from inversion.experiments.sampling import divergence, draw_samples, pass_at_k
-from inversion.experiments.spec import TrainSpec, flat_fields, known_fields, parse_overrides, read_fields, unknown
+from inversion.experiments.spec import (
+    TrainSpec,
+    flat_fields,
+    known_fields,
+    parse_overrides,
+    read_fields,
+    seeds_of,
+    unknown,
+)
 from inversion.experiments.tables import comparison_table
 from inversion.files import check_resumable, claim, put
 from inversion.models import load_model
@@ -168,9 +176,7 @@ def compare_methods(
     Raises:
         InputError: Something cannot be used; nothing has been trained then.
     """
-    i, n = part or (1, 1)
-    if not _of_part(spec, i, n):
-        raise InputError(f"part {i}/{n} has no seed to train with; ask for fewer parts.")
+    seeds = seeds_of(1 + max(arm.spec.seed for arm in spec.arms()), part)
     begun = (Path(spec.train.out).expanduser() / RECORD).is_file()
     out = _folder(spec, resume or (part is not None and begun))
     _, held_out = training_problems(spec.train)
@@ -178,7 +184,7 @@ def compare_methods(
     if spec.solve_rate is not None:
         spec = dataclasses.replace(spec, train=within_reach(spec.train, spec.solve_rate, out))
         _, held_out = training_problems(spec.train)
-    arms = _of_part(spec, i, n)
+    arms = [arm for arm in spec.arms() if arm.spec.seed in seeds]
     for number, arm in enumerate(arms, 1):
         if arm.samples.is_file():
             continue
@@ -190,10 +196,6 @@ def compare_methods(
     write_tables(spec)
     print((out / "table.md").read_text(encoding="utf-8"))
     return out
-
-
-def _of_part(spec: CompareSpec, i: int, n: int) -> list[Arm]:
-    return [arm for arm in spec.arms() if arm.spec.seed % n == i - 1]
 
 
 def write_tables(spec: CompareSpec) -> None:

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from inversion.corrpo.config import CorrPOConfig
 from inversion.errors import InputError, first_line
+from inversion.files import share_of
 from inversion.names import nearest
 
 DEMO = "demo"
@@ -152,6 +153,18 @@ def read_spec(config: str, overrides: Sequence[str] = ()) -> TrainSpec:
 def known_fields() -> list[str]:
     """Return the names of all fields that a file may hold: of a training run and of its trainer."""
     return [*(name for name in _types(TrainSpec) if name != "options"), *_types(CorrPOConfig)]
+
+
+def seeds_of(count: int, part: tuple[int, int] | None) -> list[int]:
+    """Return the seeds, of 0 to ``count`` - 1, that part (i, n) trains with; all for None.
+
+    Raises:
+        InputError: There are none, or there is no such part.
+    """
+    seeds = share_of(range(count), part)
+    if part is not None and not seeds:
+        raise InputError(f"part {part[0]}/{part[1]} has no seed to train with; ask for fewer parts.")
+    return seeds
 
 
 def unknown(given: Iterable[str], known: Iterable[str]) -> None:

@@ -26,7 +26,7 @@ from inversion.errors import InputError
 from inversion.experiments.lineage.spec import schedule, step_folder
 from inversion.experiments.lineage.training import STATE, supervise
 from inversion.experiments.rows import write_table
-from inversion.experiments.spec import DEMO, parse_overrides, read_fields, read_value, unknown
+from inversion.experiments.spec import DEMO, parse_overrides, read_fields, read_value, seeds_of, unknown
 from inversion.files import claim, put
 from inversion.measure import Measurement, measure_run
 from inversion.models import load_checkpoint, load_model
@@ -106,10 +106,7 @@ def run_supervised(spec: SupervisedSpec, part: tuple[int, int] | None = None) ->
     Raises:
         InputError: The folder holds something else; it is left as it is. Or the part has no seed.
     """
-    i, n = part or (1, 1)
-    out, seeds = Path(spec.out).expanduser(), [seed for seed in range(spec.seeds) if seed % n == i - 1]
-    if not seeds:
-        raise InputError(f"part {i}/{n} has no seed to train with; ask for fewer parts.")
+    out, seeds = Path(spec.out).expanduser(), seeds_of(spec.seeds, part)
     start, tokenizer = load_checkpoint(spec.model, "cpu")
     if tokenizer is None:
         raise InputError(f"{spec.model} came without a tokenizer; give a shipped model.")

@@ -162,6 +162,8 @@ def test_shares_make_the_tables_of_the_whole(whole, command, tmp_path, capsys):
         assert main(command(out, "--part", share)) == 0
     assert tables(out) == tables(whole)
     assert capsys.readouterr().out.count("finetuning: full, seed 0") == 1
+    assert main(command(out, "--part", "0/2")) == 2
+    assert "give i/n with i from 1 to n." in capsys.readouterr().err
     with owned(out / "finetuning", part=(1, 2)):
         assert main(command(out, "--part", "1/2", "--only", "finetuning")) == 2
         assert "is in use by process" in capsys.readouterr().err

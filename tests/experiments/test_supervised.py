@@ -71,7 +71,8 @@ def test_parts_make_the_table_of_the_whole(tmp_path):
         for part in parts:
             assert main(["train", "supervised", "demo", *tiny, f"out={tmp_path / out}", *part]) == 0
     assert (tmp_path / "parts" / "supervised.csv").read_text() == (tmp_path / "whole" / "supervised.csv").read_text()
-    assert main(["train", "supervised", "demo", *tiny, f"out={tmp_path / 'parts'}", "--part", "3/3"]) == 2
+    for none in ("3/3", "0/2", "1/0"):
+        assert main(["train", "supervised", "demo", *tiny, f"out={tmp_path / 'parts'}", "--part", none]) == 2
 
 
 @pytest.mark.parametrize(

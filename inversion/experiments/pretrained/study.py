@@ -20,7 +20,7 @@ from inversion.experiments.pretrained.spec import PARTS, StudySpec
 from inversion.experiments.pretrained.texts import tokenizer_of, training_examples, write_texts
 from inversion.experiments.rows import write_table
 from inversion.experiments.survey import is_done
-from inversion.files import claim, holds, owned
+from inversion.files import check_part, claim, holds, owned, share_of
 from inversion.models import load_checkpoint
 from inversion.tables import text_table
 
@@ -80,14 +80,15 @@ class Study:
         record = {name: list(v) if isinstance(v := getattr(how, name), tuple) else v for name in _DECIDING}
         (holds if dry_run else claim)(self.out / "finetuning", FINETUNING, record, what="fine-tuning")
 
-    def units(self, only: Sequence[str], costs: Costs, share: tuple[int, int] = (1, 1)) -> list[Unit]:
+    def units(self, only: Sequence[str], costs: Costs, share: tuple[int, int] | None = None) -> list[Unit]:
         """Return what is left to do of some parts, in order; of n shares the i-th, always with the same pieces."""
-        i, n = share
         found: list[Unit] = []
         for part in only:
             pieces: list[Unit | None] = getattr(self, f"_{part}")(costs)
-            # What reinforcement learning trains on comes from its own scan, so one process does all of it.
-            mine = pieces[i - 1 :: n] if part != "reinforcement" else pieces if i == n else []
+            mine = share_of(pieces, share)
+            if part == "reinforcement":
+                # What it trains on comes from its own scan, so one process, that of the last share, does all of it.
+                mine = pieces if share is None or share[0] == share[1] else []
             found += [unit for unit in mine if unit is not None]
         return found
 
@@ -271,6 +272,7 @@ def run_study(
     unknown = [part for part in only if part not in PARTS]
     if unknown:
         raise InputError(f"there is no part {unknown[0]!r}; choose among {', '.join(PARTS)}.")
+    check_part(share)
     study = Study(spec, out)
     with ExitStack() as held:
         for part in only or PARTS:
@@ -280,7 +282,7 @@ def run_study(
             costs = costs_of(spec, study.tokenizer, study.texts, study.out / "costs.json")
         if "finetuning" in (only or PARTS):
             study.settle(dry_run)
-        units = study.units(only or PARTS, costs, share or (1, 1))
+        units = study.units(only or PARTS, costs, share)
         print(estimate_text(units), flush=True)
         if not dry_run:
             _run(study, units)
