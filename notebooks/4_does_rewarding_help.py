@@ -154,7 +154,7 @@ next(FIGURES["training-layers"].draw(sources)).figure
 learning.figure
 
 # %% [markdown]
-# Rho is told apart before the first right answers come, and they come as fast in all three: in the mean over the steps `down` is ahead of `none` by -0.7 [-1.6, +0.1] points, `up` by -0.3 [-1.8, +1.3].
+# Rho is apart when the first right answers come, and they come as fast in all three: in the mean over the steps `down` is ahead of `none` by -0.7 [-1.6, +0.1] points, `up` by -0.3 [-1.8, +1.3].
 #
 # ## Try it
 #
