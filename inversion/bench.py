@@ -15,7 +15,7 @@ import xarray as xr
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from inversion.models import load_model
+from inversion.models import load_model, processor_of
 from inversion.probes import probe
 from inversion.probes.capture import PROJECTIONS, Site, attention_layers
 from inversion.probes.gradients import Delta, Targets, run_pass
@@ -319,7 +319,8 @@ def _allocated(device: str) -> int:
 
 
 def _place(device: str) -> str:
-    return torch.cuda.get_device_name(device) if device != "cpu" else f"CPU, {torch.get_num_threads()} threads"
+    name = processor_of(torch.device(device))
+    return name if device != "cpu" else f"{name}, {torch.get_num_threads()} threads"
 
 
 def seconds_of_probe(bridge: TransformerBridge, tokens: list[int], device: str) -> float:

@@ -119,7 +119,8 @@ class Plan:
             return Piece({**row, "error": first_line(error)}, None)
         except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
             return Piece({**row, "error": f"no norm of its gradients can be computed: {first_line(error)}"}, None)
-        row |= {"not_finite": capture.attrs["not_finite"], "nuclear_by": ", ".join(capture.attrs["nuclear_by"])}
+        row |= {name: capture.attrs[name] for name in ("not_finite", "processor")}
+        row["nuclear_by"] = ", ".join(capture.attrs["nuclear_by"])
         return Piece(row, token_table(capture, row, self.manifest))
 
     def _probe(self, model: TransformerBridge, prompt: list[int], response: Written) -> xr.Dataset:

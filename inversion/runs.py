@@ -80,6 +80,8 @@ RESPONSE_SCHEMA = pa.schema(
         "prompt_token_ids": pa.list_(pa.int32()),
         "response_token_ids": pa.list_(pa.int32()),
         "not_finite": pa.int32(),
+        "nuclear_by": pa.string(),
+        "processor": pa.string(),
         "retokenizes": pa.bool_(),
         "error": pa.string(),
     }
@@ -96,6 +98,11 @@ class Piece:
 
     row: Mapping[str, Any]
     tokens: pa.Table | None
+
+    def __post_init__(self) -> None:
+        # Arrow would leave out what has no column, without a word.
+        if unknown := sorted(self.row.keys() - set(RESPONSE_SCHEMA.names)):
+            raise KeyError(f"a response's row has no column for {', '.join(unknown)}")
 
 
 class RunWriter:
@@ -321,7 +328,8 @@ def _read(folder: str | os.PathLike[str], kind: str, without: Container[str] = (
     """Read the tables of one kind of the shards that stand, and check them against their records."""
     with ThreadPoolExecutor(READERS) as threads:
         tables = list(threads.map(lambda place: _read_table(*place, without=without), _standing(folder, kind)))
-    return pa.concat_tables([table for table in tables if len(table)] or tables[:1])
+    # An earlier version wrote fewer columns.
+    return pa.concat_tables([table for table in tables if len(table)] or tables[:1], promote_options="default")
 
 
 def _standing(folder: str | os.PathLike[str], kind: str) -> list[tuple[Path, dict[str, Any]]]:

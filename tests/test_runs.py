@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 
@@ -13,8 +14,9 @@ from inversion import InputError
 from inversion.measure import SHARD, Measurement, measure_run
 from inversion.preparation import Preparation
 from inversion.responses import Generation, Problem, read_problems
-from inversion.runs import summary
+from inversion.runs import Piece, summary
 from inversion.scoring import scorer_for
+from inversion.shards import checksum
 
 PROBLEMS = [
     Problem(f"{a} + {b} =", answer=str(a + b), scorer=lambda text, right=str(a + b): float(right in text))
@@ -56,6 +58,23 @@ def test_a_run_holds_what_probing_each_response_gives(bridge, finished):
         assert (part.prompt_id == row.prompt_id).all()
         text = "".join(part.token_text.values[: -1 if row.finished else None])
         assert text == row.text
+        assert (row.nuclear_by, row.processor) == (", ".join(again.attrs["nuclear_by"]), again.attrs["processor"])
+
+
+def test_a_row_without_a_column_for_what_it_says_is_not_written_short():
+    with pytest.raises(KeyError, match="no column for mood"):
+        Piece({"response": 0, "mood": "good"}, None)
+
+
+def test_shards_of_an_earlier_version_with_fewer_columns_are_read_beside_others(finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "older")
+    path = folder / "responses-00001.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["nuclear_by", "processor"]), path)
+    record = json.loads((folder / "shard-00001.json").read_text())
+    record["files"][path.name] = checksum(path)
+    (folder / "shard-00001.json").write_text(json.dumps(record))
+    there = inversion.load_responses(folder).processor.notna()
+    assert there.tolist() == [number // SHARD != 1 for number in range(len(PROBLEMS))]
 
 
 def test_other_programs_read_the_shards(finished):

@@ -35,6 +35,7 @@ from inversion.demo.tasks import (
     response_for,
 )
 from inversion.demo.tokenizer import EOS_ID, PAD_ID, build_tokenizer
+from inversion.models import processor_of
 from inversion.progress import bar
 from inversion.scoring import Scorer, scorer_for
 
@@ -310,7 +311,7 @@ def save(
         **asdict(training),
         **facts,
         "seconds": round(facts["seconds"], 1),
-        "device": _device_name(model.device),
+        "device": processor_of(model.device),
         "threads": torch.get_num_threads(),
         "parameters": model.num_parameters(),
         "tasks": {task: dict(configuration) for task, configuration in TASKS.items()},
@@ -333,11 +334,6 @@ def write_problems(path: Path, n: int = 64) -> None:
     """Write ``n`` held-out problems, mixed over the tasks, one JSON object a line."""
     rows = [json.dumps(asdict(problem)) for problem in mixed_problems("held_out", n, "demo")]
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
-
-
-def _device_name(device: torch.device) -> str:
-    """Name the processor a model was trained on."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
 
 
 def has_fast_bfloat16(device: str) -> bool:

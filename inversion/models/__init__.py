@@ -1,6 +1,6 @@
 """Models: from a folder, a hub id or a loaded Hugging Face model to a TransformerLens bridge, and what it is."""
 
-from inversion.models.describe import context_length, describe_model, text_config
+from inversion.models.describe import context_length, describe_model, processor_of, text_config
 from inversion.models.fingerprint import fingerprint
 from inversion.models.load import DTYPES, load_checkpoint, load_model
 from inversion.models.tokenization import decode, encode, prompt_ids, response_ids, retokenizes, token_ids, token_texts
@@ -14,6 +14,7 @@ __all__ = [
     "fingerprint",
     "load_checkpoint",
     "load_model",
+    "processor_of",
     "prompt_ids",
     "response_ids",
     "retokenizes",

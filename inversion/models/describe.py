@@ -1,7 +1,11 @@
 """What a loaded model is: the record that a run keeps, its language model's configuration, its context."""
 
+import platform
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 
@@ -23,6 +27,25 @@ def describe_model(model: TransformerBridge) -> dict[str, Any]:
         "attention": hf_model.config._attn_implementation,
         **getattr(hf_model, "provenance", {}),
     }
+
+
+@cache
+def processor_of(device: torch.device) -> str:
+    """Name the processor that computes on a device; on a CPU with the instructions that torch uses there.
+
+    The same weights on the same words give other last digits on another kind, and a training that feeds on its own
+    numbers other third digits.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_cpu_name()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _cpu_name() -> str:
+    information = Path("/proc/cpuinfo")  # of Linux, where platform.processor() is often empty
+    lines = information.read_text().splitlines() if information.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
 
 
 def text_config(model: TransformerBridge) -> Any:

@@ -13,7 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from inversion._version import __version__
 from inversion.errors import InputError
-from inversion.models import describe_model, load_model
+from inversion.models import describe_model, load_model, processor_of
 from inversion.models.tokenization import Text, encode, token_texts
 from inversion.probes.capture import PROJECTIONS, Site, select_layers, select_projections
 from inversion.probes.collect import NormCollector
@@ -112,6 +112,7 @@ def probe(
         **describe_model(model),
         "attention": plan.attention,
         "nuclear_by": sorted(collector.ways),
+        "processor": processor_of(pace.device),
         "quantity": quantity,
         "seed": seed,
         "not_finite": _count_not_finite(by_token, collector.norms),
