@@ -70,6 +70,11 @@ def put_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     put(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
+def put_table(path: Path, table: Any, **options: Any) -> None:
+    """Write a table of pandas as CSV, whole or not at all; see :func:`put`."""
+    put(path, lambda part: table.to_csv(part, index=False, **options))
+
+
 def holds(
     folder: Path,
     name: str,

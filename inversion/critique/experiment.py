@@ -21,7 +21,7 @@ from inversion.critique.places import PLACES, mark, mean_interval, place_table, 
 from inversion.critique.steering import ALPHAS, alphas, directions, steered
 from inversion.critique.vectors import answer_means, critique_vectors
 from inversion.errors import InputError
-from inversion.files import claim, put
+from inversion.files import claim, put, put_table
 from inversion.measure import Measurement, measure_run
 from inversion.models import describe_model, token_texts
 from inversion.models.tokenization import decode
@@ -31,6 +31,7 @@ from inversion.responses.thinking import THINK_TAGS, token_parts
 
 CONDITIONS = ("original", "injected")
 FEWEST = 3
+FORMAT = "%.6g"
 """Pairs without which no vector is made of a split."""
 
 
@@ -127,17 +128,21 @@ def study(
     answered = {name: _answers(model, cases, name, settings, folder) for name in CONDITIONS}
     verdicts = {name: [a.verdict for a in found] for name, found in answered.items()}
     splits = _splits(len(cases), settings.seed)
-    _write(folder / "outcomes.csv", _outcomes(answered, splits))
-    _write(folder / "rates.csv", rates(verdicts, [case.task for case in cases]))
+    put_table(folder / "outcomes.csv", _outcomes(answered, splits), float_format=FORMAT)
+    put_table(folder / "rates.csv", rates(verdicts, [case.task for case in cases]), float_format=FORMAT)
     found = _vectors_and_probes(model, answered, splits, settings)
     if isinstance(found, str):
         tell(found)
     else:
         vectors, probes = found
         put(folder / "vectors.safetensors", lambda part: save_file({"vectors": vectors}, part))
-        _write(folder / "probe.csv", pd.DataFrame([asdict(probe) for probe in probes]))
+        put_table(folder / "probe.csv", pd.DataFrame([asdict(probe) for probe in probes]), float_format=FORMAT)
         layer = min(probes, key=lambda p: p.validation_loss).layer if settings.layer is None else settings.layer
-        _write(folder / "steering.csv", _steering(model, cases, splits, vectors, layer, settings, folder))
+        put_table(
+            folder / "steering.csv",
+            _steering(model, cases, splits, vectors, layer, settings, folder),
+            float_format=FORMAT,
+        )
     if settings.measured:
         _strength(model, answered, settings, folder)
     return folder
@@ -349,8 +354,8 @@ def _strength(model: TransformerBridge, answered: dict[str, list[Answered]], set
         group = injected.verdict.outcome
         groups.setdefault(group, []).append(response_places(capture, places[own], settings.norm))
         members.setdefault(group, []).append(number)
-    _write(folder / "strength.csv", place_table(groups, settings.seed, settings.resamples))
-    _write(folder / "matched.csv", _matched(runs, answered, settings))
+    put_table(folder / "strength.csv", place_table(groups, settings.seed, settings.resamples), float_format=FORMAT)
+    put_table(folder / "matched.csv", _matched(runs, answered, settings), float_format=FORMAT)
     rows = [("original", "all", *_rho(runs["original"], settings))]
     rows += [("injected", "all", *_rho(runs["injected"], settings))]
     parts = {group: np.isin(numbers, chosen) for group, chosen in members.items()}
@@ -359,7 +364,7 @@ def _strength(model: TransformerBridge, answered: dict[str, list[Answered]], set
         if len(np.unique(numbers[chosen])) > 1:
             rows.append(("injected", name, *_rho(runs["injected"].isel(token=np.flatnonzero(chosen)), settings)))
     names = ["condition", "group", "responses", "tokens", "rho", "low", "high", "p_value"]
-    _write(folder / "rho.csv", pd.DataFrame(rows, columns=names))
+    put_table(folder / "rho.csv", pd.DataFrame(rows, columns=names), float_format=FORMAT)
 
 
 def _rho(run: Any, settings: Settings) -> tuple[float, ...]:
@@ -398,7 +403,3 @@ def _token_at(run: Any, number: int, character: int, norm: str) -> tuple[float, 
     token = int(np.searchsorted(ends, character, side="right"))
     one = capture.isel(token=token)
     return float(one[norm].mean()), float(one["entropy_bits"])
-
-
-def _write(path: Path, table: Any) -> None:
-    put(path, lambda part: table.to_csv(part, index=False, float_format="%.6g"))

@@ -16,7 +16,6 @@ from inversion.errors import InputError
 from inversion.experiments.difficulty import check_solve_rate, within_reach
 from inversion.experiments.finetuning import RECORD as TRAIN_RECORD
 from inversion.experiments.finetuning import method_of, train, training_problems
-from inversion.experiments.rows import write_table
 from inversion.experiments.sampling import divergence, draw_samples, pass_at_k
 from inversion.experiments.spec import (
     TrainSpec,
@@ -28,7 +27,7 @@ from inversion.experiments.spec import (
     unknown,
 )
 from inversion.experiments.tables import comparison_table
-from inversion.files import check_resumable, claim, put
+from inversion.files import check_resumable, claim, put, put_table
 from inversion.models import load_model
 from inversion.responses import Generation, Problem
 from inversion.runs import load_responses, load_run
@@ -213,7 +212,7 @@ def write_tables(spec: CompareSpec) -> None:
     if entropy:
         tables["entropy"] = pd.concat(entropy, ignore_index=True)
     for name, table in tables.items():
-        write_table(table, out / f"{name}.csv", float_format="%.6g")
+        put_table(out / f"{name}.csv", table, float_format="%.6g")
     text = comparison_table(rows, f"pass_at_{max(spec.pass_k)}")
     put(out / "table.md", lambda path: path.write_text(text, encoding="utf-8"))
 

@@ -24,7 +24,7 @@ from inversion.errors import InputError
 from inversion.experiments.checkpoints import train_on
 from inversion.experiments.held_out import HeldOut
 from inversion.experiments.spec import DEMO, TrainSpec, flat_fields
-from inversion.files import check_resumable, claim, put
+from inversion.files import check_resumable, claim, put_table
 from inversion.measure import measure_run
 from inversion.models import context_length, load_checkpoint, load_model, prompt_ids
 from inversion.progress import bar
@@ -78,7 +78,7 @@ def train(spec: TrainSpec, *, resume: bool = False, workers: Workers | None = No
         train_on(trainer)
         log = pd.DataFrame(trainer.state.log_history)
         if main:
-            put(out / "log.csv", lambda path: log.to_csv(path, index=False))
+            put_table(out / "log.csv", log)
         _save(trainer, out / "model")
     if main:
         with loading_whole(trainer.args):

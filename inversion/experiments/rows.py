@@ -1,7 +1,6 @@
 """A run as rows of a table: its correlation at each norm and unit, and the controls that belong beside it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,6 @@ import pandas as pd
 import xarray as xr
 
 from inversion.corrpo.rho import RHO_UNITS, Unit
-from inversion.files import put
 from inversion.statistics import (
     Correlation,
     correlate,
@@ -90,8 +88,3 @@ def layer_rows(run: xr.Dataset, labels: Mapping[str, Any]) -> pd.DataFrame:
     for place, (name, value) in enumerate(labels.items()):
         table.insert(place, name, value)
     return table
-
-
-def write_table(table: pd.DataFrame, path: Path, **options: Any) -> None:
-    """Write a table as CSV, whole or not at all."""
-    put(path, lambda part: table.to_csv(part, index=False, **options))

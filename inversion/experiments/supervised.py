@@ -25,9 +25,8 @@ from inversion.demo.recipe import IGNORED, SLOW, Batch
 from inversion.errors import InputError
 from inversion.experiments.lineage.spec import schedule, step_folder
 from inversion.experiments.lineage.training import STATE, supervise
-from inversion.experiments.rows import write_table
 from inversion.experiments.spec import DEMO, parse_overrides, read_fields, read_value, seeds_of, unknown
-from inversion.files import claim, put
+from inversion.files import claim, put, put_table
 from inversion.measure import Measurement, measure_run
 from inversion.models import load_checkpoint, load_model
 from inversion.responses import Generation, shipped_problems
@@ -115,7 +114,7 @@ def run_supervised(spec: SupervisedSpec, part: tuple[int, int] | None = None) ->
         for name, target in spec.conditions().items():
             print(f"seed {seed} of {spec.seeds}, {name}", flush=True)
             _condition(spec, out / name / f"seed-{seed}", start, target, {"condition": name, "seed": seed})
-            write_table(_finished(spec, out), out / TABLE, float_format="%.6g")
+            put_table(out / TABLE, _finished(spec, out), float_format="%.6g")
     print(supervised_table(_finished(spec, out)))
     return out
 

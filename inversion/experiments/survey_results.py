@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from inversion.errors import InputError
 from inversion.experiments.survey import Cell, Survey, is_done
 from inversion.figures import Sources, make_figures
-from inversion.files import put
+from inversion.files import put, put_table
 from inversion.findings import Findings, findings_of, number, read_runs
 from inversion.report import write_report
 from inversion.runs import load_run
@@ -19,9 +20,6 @@ from inversion.statistics.core.adjust import q_values
 from inversion.statistics.options import Unit
 from inversion.statistics.results import p_text
 from inversion.tables import markdown_table, text_table
-
-if TYPE_CHECKING:
-    pass
 
 TABLE = ("run", "right", "responses", "tokens", "bits", "rho, positions", "rho, token types", "|e - p|, positions")
 PAIRS = ("first", "second", "difference of rho", "p", "q", "compared by")
@@ -46,9 +44,9 @@ def write_results(survey: Survey, out: Path, *, resamples: int = 2000, tell: Cal
     # Every pair is a test: q is p adjusted for all of them, after Benjamini and Hochberg.
     adjusted = q_values(np.array([difference.p_value for _, _, difference in pairs]))
     compared = [_pair_row(a, b, difference, q) for (a, b, difference), q in zip(pairs, adjusted, strict=True)]
-    _write_csv(out / "survey.csv", [_numbers(cell, found[cell.name]) for cell in cells])
+    put_table(out / "survey.csv", pd.DataFrame([_numbers(cell, found[cell.name]) for cell in cells]))
     numbers = [_pair_numbers(a, b, difference, q) for (a, b, difference), q in zip(pairs, adjusted, strict=True)]
-    _write_csv(out / "pairs.csv", numbers)
+    put_table(out / "pairs.csv", pd.DataFrame(numbers))
     text = _page(table, compared)
     put(out / "survey.md", lambda path: path.write_text(text, encoding="utf-8"))
     folders = [cell.folder(out) for cell in cells]
@@ -146,13 +144,6 @@ def _numbers(cell: Cell, found: Findings) -> Mapping[str, Any]:
 def _pair_numbers(first: str, second: str, difference: Difference, q: float) -> Mapping[str, Any]:
     kept = ("unit", "estimate", "low", "high", "p_value", "paired")
     return {"first": first, "second": second, **{name: getattr(difference, name) for name in kept}, "q_value": q}
-
-
-def _write_csv(path: Path, rows: list[Mapping[str, Any]]) -> None:
-    import pandas as pd
-
-    table: pd.DataFrame = pd.DataFrame(rows)
-    put(path, lambda part: table.to_csv(part, index=False))
 
 
 def _page(table: list[tuple[str, ...]], compared: list[tuple[str, ...]]) -> str:

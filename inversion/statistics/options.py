@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any, Literal, TypedDict
 
 from inversion.errors import InputError
+from inversion.names import meant
 from inversion.statistics.core.coefficients import COEFFICIENTS
 from inversion.statistics.core.inference import INTERVALS, Resampling
 from inversion.statistics.layout import SHORT_NAMES, Selection
@@ -149,9 +149,8 @@ def read_choices(function: str, choices: Mapping[str, Any], allowed: type, **nam
             continue
         if name in every:
             raise InputError(f"{function} does not use {name}, so it has no effect there; leave it out.")
-        close = get_close_matches(name, sorted(known | set(named)), n=1)
-        meant = f"did you mean {close[0]!r}?" if close else f"choose among {', '.join(sorted(known))}."
-        raise InputError(f"{function} has no option {name!r}; {meant}")
+        remedy = meant(name, sorted(known | set(named))) or f"choose among {', '.join(sorted(known))}."
+        raise InputError(f"{function} has no option {name!r}; {remedy}")
     return Options(**named, **choices)
 
 
@@ -160,9 +159,8 @@ def one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
     allowed = tuple(allowed)
     if value in allowed:
         return
-    close = get_close_matches(str(value), allowed, n=1)
-    meant = f"; did you mean {close[0]!r}?" if close else "."
-    raise InputError(f"{name} must be one of {', '.join(allowed)}, not {value!r}{meant}")
+    question = meant(str(value), allowed)
+    raise InputError(f"{name} must be one of {', '.join(allowed)}, not {value!r}{f'; {question}' if question else '.'}")
 
 
 def whole(name: str, value: Any, least: int) -> None:

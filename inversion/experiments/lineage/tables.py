@@ -15,7 +15,8 @@ import xarray as xr
 from inversion.corrpo.rho import RHO_UNITS
 from inversion.demo.tasks import CONNECTORS, EQUALS, TAKES
 from inversion.experiments.lineage.probing import run_folder
-from inversion.experiments.rows import control_rows, kept_row, layer_rows, main_rows, write_table
+from inversion.experiments.rows import control_rows, kept_row, layer_rows, main_rows
+from inversion.files import put_table
 from inversion.runs import load_responses, load_run
 from inversion.scoring import accuracy
 
@@ -35,17 +36,17 @@ def write_parts(checkpoint: Path, texts: tuple[str, ...], labels: dict[str, Any]
         rows = [
             {**labels, "texts": name, **row} for name in texts for row in correlations(run_folder(checkpoint, name))
         ]
-        write_table(pd.DataFrame(rows), checkpoint / "lineage.csv")
+        put_table(checkpoint / "lineage.csv", pd.DataFrame(rows))
     if not (checkpoint / "layers.csv").is_file():
         named = {name: labels[name] for name in ("seed", "stage", "step")}
-        write_table(layer_rows(load_run(run_folder(checkpoint, "own")), named), checkpoint / "layers.csv")
+        put_table(checkpoint / "layers.csv", layer_rows(load_run(run_folder(checkpoint, "own")), named))
 
 
 def join_parts(checkpoints: list[Path], out: Path) -> None:
     """Write ``lineage.csv`` and ``layers.csv`` from the parts of all checkpoints, in their order."""
     for name in TABLES:
         parts = [pd.read_csv(path / name) for path in checkpoints]
-        write_table(pd.concat(parts, ignore_index=True), out / name)
+        put_table(out / name, pd.concat(parts, ignore_index=True))
 
 
 def publish(lineage: Path, folder: Path, decimals: int = 3) -> None:
@@ -55,8 +56,8 @@ def publish(lineage: Path, folder: Path, decimals: int = 3) -> None:
     """
     table = pd.read_csv(lineage / "lineage.csv")
     drawn = table.control.isin(DRAWN_CONTROLS) & ((table.texts == "own") | (table.control == "none"))
-    write_table(table.loc[drawn].round(decimals), folder / "lineage.csv")
-    write_table(pd.read_csv(lineage / "layers.csv").round(decimals), folder / "layers.csv")
+    put_table(folder / "lineage.csv", table.loc[drawn].round(decimals))
+    put_table(folder / "layers.csv", pd.read_csv(lineage / "layers.csv").round(decimals))
 
 
 def correlations(folder: Path) -> Iterator[dict[str, Any]]:

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from inversion.experiments.pretrained.measuring import facts_of, rows_of
-from inversion.experiments.rows import layer_rows, write_table
+from inversion.experiments.rows import layer_rows
 from inversion.experiments.survey import Cell, Survey, is_done, run_survey
+from inversion.files import put_table
 from inversion.runs import load_responses, load_run
 
 
@@ -31,8 +32,8 @@ def write_cell(name: str, cell: Cell, folder: Path) -> None:
     facts = facts_of(run, responses)
     scored = responses.score.notna().any()
     facts = {**facts, "accuracy": facts["accuracy"] if scored else np.nan}
-    write_table(pd.DataFrame([{**labels, **row} for row in rows_of(run, facts)]), rows)
-    write_table(layer_rows(run, labels), layers)
+    put_table(rows, pd.DataFrame([{**labels, **row} for row in rows_of(run, facts)]))
+    put_table(layers, layer_rows(run, labels))
 
 
 def parts_of(cell: Cell, folder: Path) -> tuple[Path, Path]:

@@ -11,9 +11,9 @@ import xarray as xr
 
 from inversion.experiments.pretrained.spec import FinetuningSpec, StudySpec
 from inversion.experiments.pretrained.texts import frame_of, held_out
-from inversion.experiments.rows import CONTROL, Row, control_rows, forking_rows, layer_rows, main_rows, write_table
+from inversion.experiments.rows import CONTROL, Row, control_rows, forking_rows, layer_rows, main_rows
 from inversion.experiments.sampling import draw_samples
-from inversion.files import put
+from inversion.files import put, put_table
 from inversion.measure import Measurement, measure_run
 from inversion.models import load_model
 from inversion.preparation import Preparation
@@ -108,8 +108,8 @@ def write_rows(folder: Path) -> None:
         facts = facts_of(run, responses) | (samples if kind == "sampled" else dict.fromkeys(samples, np.nan))
         rows += [{"texts": kind, **row} for row in rows_of(run, facts)]
         layers.append(layer_rows(run, {"texts": kind}))
-    write_table(pd.DataFrame(rows), folder / ROWS)
-    write_table(pd.concat(layers), folder / LAYERS)
+    put_table(folder / ROWS, pd.DataFrame(rows))
+    put_table(folder / LAYERS, pd.concat(layers))
 
 
 def facts_of(run: xr.Dataset, responses: pd.DataFrame) -> Row:

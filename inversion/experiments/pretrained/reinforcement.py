@@ -14,9 +14,9 @@ from inversion.errors import InputError
 from inversion.experiments.comparison import RECORD, compare_methods
 from inversion.experiments.pretrained.spec import StudySpec
 from inversion.experiments.pretrained.texts import frame_of
-from inversion.experiments.rows import Row, write_table
+from inversion.experiments.rows import Row
 from inversion.experiments.sampling import draw_samples
-from inversion.files import put, put_lines
+from inversion.files import put, put_lines, put_table
 from inversion.models import load_model
 from inversion.responses import Generation, Problem, read_problems
 from inversion.scoring import scorer_for
@@ -40,7 +40,7 @@ def scan(spec: StudySpec, tokenizer: Any, folder: Path, step: Callable[[], None]
     rows = pd.DataFrame([json.loads((folder / "tasks" / f"{name}.json").read_text()) for name in how.tasks])
     low, high = how.between
     rows["taken"] = (rows.accuracy >= low) & (rows.accuracy <= high)
-    write_table(rows, folder / SCAN)
+    put_table(folder / SCAN, rows)
     return rows
 
 

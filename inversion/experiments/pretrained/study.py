@@ -18,9 +18,8 @@ from inversion.experiments.pretrained.finetuning import train_arm
 from inversion.experiments.pretrained.measuring import LAYERS, ROWS, is_measured, measure_checkpoint
 from inversion.experiments.pretrained.spec import PARTS, StudySpec
 from inversion.experiments.pretrained.texts import tokenizer_of, training_examples, write_texts
-from inversion.experiments.rows import write_table
 from inversion.experiments.survey import is_done
-from inversion.files import check_part, claim, holds, owned, share_of
+from inversion.files import check_part, claim, holds, owned, put_table, share_of
 from inversion.models import load_checkpoint
 from inversion.tables import text_table
 
@@ -204,7 +203,7 @@ class Study:
         for name, parts in {**self._baseline_tables(), **self._finetuning_tables()}.items():
             if parts:
                 written.append(self.out / TABLES / f"{name}.csv")
-                write_table(pd.concat(parts, ignore_index=True), written[-1], float_format=FORMAT)
+                put_table(written[-1], pd.concat(parts, ignore_index=True), float_format=FORMAT)
         folder = self.out / "reinforcement"
         for path, name in (
             (folder / reinforcement.SCAN, "scan"),
@@ -213,7 +212,7 @@ class Study:
         ):
             if path.is_file():
                 written.append(self.out / TABLES / f"{name}.csv")
-                write_table(pd.read_csv(path), written[-1], float_format=FORMAT)
+                put_table(written[-1], pd.read_csv(path), float_format=FORMAT)
         return written
 
     def _baseline_tables(self) -> dict[str, list[pd.DataFrame]]:
