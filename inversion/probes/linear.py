@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -21,7 +22,10 @@ PANELS = (256, 64)
 """Rows that oneDNN multiplies at a time.
 
 It compiles code for every number of rows it meets, about half a millisecond and up to some megabytes each, and keeps
-it. Prefixes come in any length, so they are cut into pieces of two sizes; fewer rows than the smaller go another way.
+it. Prefixes come in any length, so they are cut into pieces of two sizes.
+"""
+FILLED = 32
+"""From this many rows on, a remainder is filled up with zeros to the smaller panel; fewer go another way, half as fast.
 """
 
 
@@ -55,9 +59,19 @@ def _in_panels(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             panel = slice(start, start + size)
             result[panel] = torch.ops.mkldnn._linear_pointwise(rows[panel], weight, bias, "none", [], "")
             start += size
-    if start < len(rows):
-        result[start:] = nn.functional.linear(rows[start:], weight, bias)
+    rest = rows[start:]
+    if len(rest) >= FILLED:
+        panel = nn.functional.pad(rest, (0, 0, 0, PANELS[-1] - len(rest)))
+        result[start:] = torch.ops.mkldnn._linear_pointwise(panel, weight, bias, "none", [], "")[: len(rest)]
+    elif len(rest):
+        result[start:] = nn.functional.linear(rest, weight, bias)
     return result
+
+
+def rows_worth(rows: Any) -> Any:
+    """Return what a product of so many rows costs in panels, in rows of full ones; of a number or of an array."""
+    rest = rows % PANELS[-1]
+    return rows - rest + np.where(rest < FILLED, 2 * rest, PANELS[-1])
 
 
 @cache

@@ -62,6 +62,11 @@ class Widths:
             itemsize=next(model.original_model.parameters()).dtype.itemsize,
         )
 
+    @property
+    def weights(self) -> int:
+        """Weights that a position meets in one block, roughly."""
+        return 4 * self.model**2 + 3 * self.model * self.feed_forward
+
     def stream(self, length: int) -> int:
         """Bytes of the residual stream, or of one target's gradient at it, over ``length`` positions."""
         return length * self.model * self.itemsize

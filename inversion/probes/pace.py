@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from inversion.models.memory import is_out_of_memory
+from inversion.probes.linear import prefers_onednn, rows_worth
 from inversion.probes.memory import DoesNotFit, Widths, free_bytes, release
 
 CACHE_ELEMENTS = 3 * 2**19
@@ -29,8 +31,12 @@ SHARE_OF_FREE = 0.25
 """Most of the free memory a chunk, or a wave, may take by the estimate; it is rough and others use the machine too."""
 ALONE_BYTES = 2**27
 """From this size of one block's graph on (128 MiB), two of them at the same time would cost more than they win."""
-PASS_COST = (96, 0.5)
-"""What a block's forward pass costs, in positions carried for nothing: some, and a part of those that it runs."""
+CALL_OPERATIONS = 3e8
+"""What calling one block of the model, or its backward pass, costs whatever its size, in operations of products."""
+PASS_SHARE = 0.5
+"""What running a block again costs besides, in positions carried, as a share of those that it runs."""
+GPU_CALLS = 16
+"""How many times as much both cost on a GPU, where small passes leave most of the processor idle."""
 HEAD_ELEMENTS = 2**24
 """Most logits held at a time (64 MiB of float32)."""
 
@@ -52,27 +58,39 @@ class Pace:
         self.device = next(model.original_model.parameters()).device
         self.block, self.chunk, self.pattern = block, chunk, pattern
         self._sequential = False
+        panels = self.device.type == "cpu" and self.widths.itemsize == 4 and prefers_onednn()
+        self._rows_worth = rows_worth if panels else lambda rows: rows
 
     def blocks(self, lengths: Sequence[int]) -> list[slice]:
         """Group targets, whose prefixes have these ascending lengths, into blocks, the longest first.
 
         A block runs on its longest prefix. One more block costs a forward pass, one more target in a block the
-        positions that it does not need: a block is full when these outweigh that. On a GPU, where small passes leave
-        most of the processor idle, blocks are four times as large.
+        positions that it does not need. Of all groupings the cheapest is taken: the best one of the first targets
+        follows from the best ones of fewer.
         """
-        fixed, share = (cost * (1 if self.device.type == "cpu" else 16) for cost in PASS_COST)
+        if self.block:
+            return [slice(max(0, stop - self.block), stop) for stop in range(len(lengths), 0, -self.block)]
+        costs, starts = np.zeros(len(lengths) + 1), [0] * (len(lengths) + 1)
+        room = self._wave_bytes()
+        for stop, longest in enumerate(lengths, 1):
+            sizes = np.arange(1, 1 + min(stop, max(1, room // self.widths.stream(longest))))
+            found = costs[stop - sizes] + self._cost(sizes, longest)
+            best = int(found.argmin())
+            costs[stop], starts[stop] = found[best], stop - int(sizes[best])
         blocks, stop = [], len(lengths)
         while stop > 0:
-            longest, start, wasted = lengths[stop - 1], stop - 1, 0
-            most = self.block or max(1, self._wave_bytes() // self.widths.stream(longest))
-            while start > 0 and stop - start < most:
-                wasted += longest - lengths[start - 1]
-                if not self.block and wasted > fixed + share * longest:
-                    break
-                start -= 1
-            blocks.append(slice(start, stop))
-            stop = start
+            blocks.append(slice(starts[stop], stop))
+            stop = starts[stop]
         return blocks
+
+    def _cost(self, sizes: np.ndarray, length: int) -> np.ndarray:
+        """Return what blocks of some sizes cost that run on ``length`` positions, in positions carried."""
+        dearer = 1 if self.device.type == "cpu" else GPU_CALLS
+        call = dearer * CALL_OPERATIONS / (2 * self.widths.weights)
+        chunk = self.chunk_size(length, int(sizes[-1]))
+        chunks, rest = np.divmod(sizes, chunk)
+        rows = chunks * self._rows_worth(chunk * length) + self._rows_worth(rest * length)
+        return call * (1 + chunks + (rest > 0)) + dearer * PASS_SHARE * length + rows
 
     def waves(self, lengths: Sequence[int]) -> list[list[slice]]:
         """Group the blocks of targets with these prefixes into waves, the longest first."""

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from tiny import FAMILIES, tiny_model, token_ids
@@ -6,7 +7,7 @@ from transformers.pytorch_utils import Conv1D
 
 import inversion
 from inversion.probes import linear
-from inversion.probes.linear import LinearMaps, product
+from inversion.probes.linear import LinearMaps, product, rows_worth
 
 TOKENS = token_ids(20)
 
@@ -19,7 +20,7 @@ def onednn(request, monkeypatch):
     monkeypatch.setattr(linear, "prefers_onednn", lambda: request.param)
 
 
-@pytest.mark.parametrize("shape", [(7,), (64,), (1, 333), (3, 1, 200)])
+@pytest.mark.parametrize("shape", [(7,), (64,), (40,), (1, 333), (3, 1, 200)])
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_product_is_the_exact_one_to_rounding(onednn, shape, transposed, bias):
@@ -41,6 +42,10 @@ def test_onednn_meets_two_numbers_of_rows_only(monkeypatch):
     for length in range(1, 700, 13):
         product(torch.randn(length, 8), torch.randn(4, 8))
     assert met == set(linear.PANELS)
+
+
+def test_what_is_no_full_panel_counts_for_more():
+    assert rows_worth(np.array([0, 64, 320, 10, 74, 96, 127])).tolist() == [0, 64, 320, 20, 84, 128, 128]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from peak import peak_bytes
@@ -31,16 +32,40 @@ def pace():
     return Pace(inversion.load_model(tiny_model("llama")))
 
 
-def test_blocks_cover_all_targets_and_waste_at_most_what_a_pass_costs(pace):
-    for lengths in ([5], [9, 900], list(range(3, 400)), [100, 101, 102, 500, 501, 1000]):
-        blocks = pace.blocks(lengths)
-        assert [i for block in reversed(blocks) for i in range(block.start, block.stop)] == list(range(len(lengths)))
-        for block in blocks:
-            longest = lengths[block.stop - 1]
-            assert sum(longest - n for n in lengths[block]) <= 96 + longest / 2
-    assert pace.blocks([9, 900]) == [slice(1, 2), slice(0, 1)]
-    # 26 * 27 / 2 = 351 positions for nothing are fewer than 96 + 512 / 2, and one target more would be too many.
-    assert pace.blocks(list(range(1, 513)))[0] == slice(485, 512)
+def groupings(count):
+    """All ways to cut ``count`` targets into blocks, the last ones first."""
+    if count == 0:
+        yield []
+    for start in range(count):
+        for others in groupings(start):
+            yield [slice(start, count), *others]
+
+
+@pytest.mark.parametrize(
+    "lengths", [[5], [9, 900], list(range(3, 15)), [100, 101, 102, 500, 501, 1000], [64] * 9, [40, 45, 300, 310, 980]]
+)
+def test_blocks_are_the_cheapest_of_all_groupings(lengths, pace, monkeypatch):
+    monkeypatch.setattr("inversion.probes.pace.CALL_OPERATIONS", 1e6)
+
+    def cost(blocks):
+        return sum(pace._cost(np.array([b.stop - b.start]), lengths[b.stop - 1]).item() for b in blocks)
+
+    found = pace.blocks(lengths)
+    assert found in list(groupings(len(lengths)))
+    assert cost(found) == pytest.approx(min(map(cost, groupings(len(lengths)))))
+
+
+def test_targets_share_a_prefix_where_they_waste_less_than_a_pass_costs(pace):
+    assert pace.blocks([9, 90_000]) == [slice(1, 2), slice(0, 1)]
+    assert pace.blocks([9, 10]) == [slice(0, 2)]
+    assert [block.start for block in pace.blocks([64] * 9)] == [0]
+
+
+def test_blocks_fill_panels_where_a_remainder_is_slow(monkeypatch):
+    monkeypatch.setattr("inversion.probes.pace.prefers_onednn", lambda: True)
+    wide = Shape("wide", 1, 896, 14, 2, 4864, 32)
+    blocks = Pace(inversion.load_model(random_model(wide))).blocks(range(1, 33))
+    assert [(block.stop - block.start) * block.stop for block in blocks] == [8 * 32, 8 * 24, 8 * 16, 8 * 8]
 
 
 def test_a_wave_keeps_to_its_bytes(pace, monkeypatch):
