@@ -147,8 +147,10 @@ def trajectory_figure(sources: Sources) -> Iterator[Drawn]:
         pairs = zip(named["stage"], named["start"], strict=True)
         told = [f"{STAGES[stage]} from {start.replace('/', ' step ')}" for stage, start in pairs]
         starts = f" Starts: {', '.join(told)}." if told else ""
-    last = f" Last panel: its fine-tuning on worked solutions. {NOT_PUBLISHED}" if PRETRAINED in panels else ""
-    every = [band for bands in panels.values() for band in bands]
+    last = ""
+    if PRETRAINED in panels:
+        last = f" Last panel: fine-tuning on worked solutions. {spread(panels[PRETRAINED])} {NOT_PUBLISHED}"
+    every = [band for title, bands in panels.items() if title != PRETRAINED for band in bands]
     tables = "\n\n".join(f"{title}:\n\n{band_table(bands)}" for title, bands in panels.items())
     yield Drawn(
         "trajectory",

@@ -52,7 +52,7 @@ def arm_rows(table: Table, texts: str, unit: str, norm: str, control: str = "non
 def arm_bands(table: Table, texts: str, unit: str, norm: str) -> list[Band]:
     """The correlation along fine-tuning, a curve an arm."""
     rows = arm_rows(table, texts, unit, norm)
-    return table_bands(rows, "label", "estimate") if len(rows) else []
+    return table_bands(rows, "label", "estimate", intervals=True) if len(rows) else []
 
 
 def accuracy_bands(table: Table, norm: str) -> list[Band]:
@@ -106,7 +106,7 @@ def main_bands(table: Table, norm: str) -> list[Band]:
     kept = (table["arm"] == MAIN) & (table["texts"] == "sampled") & (table["norm"] == norm)
     rows = table[kept & (table["control"] == "none")]
     rows = rows.assign(unit=rows["unit"].map(UNIT_NAMES))
-    return table_bands(rows[rows["unit"].notna()], "unit", "estimate") if len(rows) else []
+    return table_bands(rows[rows["unit"].notna()], "unit", "estimate", intervals=True) if len(rows) else []
 
 
 def control_bands(table: Table, texts: str, norm: str) -> dict[str, Band]:
@@ -116,7 +116,8 @@ def control_bands(table: Table, texts: str, norm: str) -> dict[str, Band]:
     rows = rows[(rows["norm"] == norm) | logits]
     names = rows["control"].where(rows["norm"] != "logit_space", "logit_space").map(CONTROLS)
     rows = rows.assign(control=names)[names.notna()]
-    return {band.label: band for band in table_bands(rows, "control", "estimate")} if len(rows) else {}
+    bands = table_bands(rows, "control", "estimate", intervals=True) if len(rows) else []
+    return {band.label: band for band in bands}
 
 
 def controls_figure(sources: Sources) -> Iterator[Drawn]:

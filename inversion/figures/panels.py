@@ -64,10 +64,12 @@ def spread(bands: Sequence[Band], *, thin: bool = False) -> str:
         return "One seed."
     seeds = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else f"{max(counts)}"
     seeds += " seeds, which are drawn thin" if thin else " seeds"
-    single = " (curves with one seed: its 95 % interval over responses)" if 1 in counts else ""
+    pooled = all(band.kind == "interval" for band in bands)
+    band = "mean of the seeds' 95 % intervals over responses" if pooled else "lowest to highest seed"
+    single = " (curves with one seed: its 95 % interval over responses)" if 1 in counts and not pooled else ""
     partial = any(np.isnan(band.members).any() for band in bands)
     note = " Some seeds lack some steps, so neighbouring points may rest on different seeds." if partial else ""
-    return f"Lines: mean of {seeds}; bands: lowest to highest seed{single}.{note}"
+    return f"Lines: mean of {seeds}; bands: {band}{single}.{note}"
 
 
 def band_table(bands: Sequence[Band], *, signs: bool = True, digits: int = 2, along: str = "step") -> str:

@@ -25,7 +25,8 @@ class Band:
 
     steps, middle, low, high: (k,) each.
     members: (seeds, k), the single seeds; NaN where one has no value at a step.
-    kind: What ``low`` and ``high`` are: "interval" of one run's responses, or "range" from lowest to highest seed.
+    kind: What ``low`` and ``high`` are: "interval" of one run's responses (of several seeds the mean of theirs), or
+        "range" from lowest to highest seed.
     """
 
     label: str
@@ -139,7 +140,7 @@ def training_comparison(
     return ax
 
 
-def table_bands(frame: Any, by: str, value: str = "value") -> list[Band]:
+def table_bands(frame: Any, by: str, value: str = "value", *, intervals: bool = False) -> list[Band]:
     """Turn a long table into bands: a curve a value of ``by``, in order of appearance.
 
     Several seeds give their mean and the range from lowest to highest. A single seed gives its own value, and the
@@ -149,6 +150,9 @@ def table_bands(frame: Any, by: str, value: str = "value") -> list[Band]:
         frame: A DataFrame, one row a measurement, with columns step, seed, ``by`` and ``value``.
         by: Column that names the curves.
         value: Column that is drawn.
+        intervals: Whether several seeds show the mean of their intervals instead, from the columns ``low`` and
+            ``high``: for few seeds whose measurements are less certain than they are apart. Where they are measured on
+            the same problems, the interval of their mean is no wider.
 
     Raises:
         InputError: A curve, seed and step occur twice, or there is no row.
@@ -164,12 +168,14 @@ def table_bands(frame: Any, by: str, value: str = "value") -> list[Band]:
             continue
         table = rows.pivot(index="seed", columns="step", values=value)
         members, steps = table.to_numpy(dtype=float), table.columns.to_numpy(float)
-        if len(members) == 1 and {"low", "high"} <= set(rows.columns):
-            low, high = (rows[name].to_numpy(dtype=float) for name in ("low", "high"))
-            bands.append(Band(str(label), steps, members[0], low, high, members, "interval"))
+        middle = np.nanmean(members, 0)
+        if intervals or (len(members) == 1 and {"low", "high"} <= set(rows.columns)):
+            low, high = rows.groupby("step")[["low", "high"]].mean().to_numpy(dtype=float).T
+            bands.append(Band(str(label), steps, middle, low, high, members, "interval"))
         else:
-            middle, low, high = np.nanmean(members, 0), np.nanmin(members, 0), np.nanmax(members, 0)
-            bands.append(Band(str(label), steps, middle, low, high, members, "range"))
+            bands.append(
+                Band(str(label), steps, middle, np.nanmin(members, 0), np.nanmax(members, 0), members, "range")
+            )
     return bands
 
 
@@ -203,7 +209,7 @@ def curves(
     for i, band in enumerate(bands):
         drawn = looks[i] if looks else look(i)
         label = band.label
-        if seeds and band.kind == "range" and len(band.members) > 1:
+        if seeds and len(band.members) > 1:
             label = f"{label} ({len(band.members)} seeds)".strip()
             for member in band.members:
                 ax.plot(band.steps, member, color=drawn["color"], linewidth=0.4, alpha=0.5)

@@ -230,6 +230,8 @@ class Study:
         how = self.spec.finetuning
         rows, layers = [], []
         for name, seed in sorted(how.runs(), key=lambda run: list(how.arms).index(run[0])):
+            if not any(is_measured(step_folder(self._arm(name, seed), step)) for step in how.marks[1:]):
+                continue  # its start is that of all
             for step in how.marks:
                 folder = step_folder(self._arm(name, seed), step) if step else self._start(how.arms[name].measured_on)
                 if is_measured(folder):
