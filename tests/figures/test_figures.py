@@ -186,6 +186,14 @@ def test_runs_alone_allow_their_own_figures_and_the_command_says_what_the_others
     assert f"slow {estimate:+.2f}".replace("-", "−") in (tmp_path / "out" / "entropy-strength.md").read_text()
 
 
+def test_the_command_makes_only_what_is_asked_for(folders, tmp_path, capsys):
+    arguments = ["figures", str(folders / "study"), "--out", str(tmp_path / "out"), "--only"]
+    assert main([*arguments, "pretrained-curve,pretrained-controls"]) == 0
+    assert {path.stem for path in (tmp_path / "out").iterdir()} == {"pretrained-curve", "pretrained-controls"}
+    assert main([*arguments, "pie"]) == 2
+    assert "there is no figure 'pie'" in capsys.readouterr().err
+
+
 def test_a_lineage_folder_gives_the_last_model_of_each_stage_as_a_run(folders, tmp_path):
     shutil.copy(folders / "lineage" / "lineage.csv", tmp_path)
     for stage, step in (("base", 0), ("base", 100), ("finetune", 10)):
