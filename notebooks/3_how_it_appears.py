@@ -96,6 +96,32 @@ with style():
     ax.axhline(0, color="grey", linewidth=0.6)
 
 # %% [markdown]
+# ## On a real language model
+#
+# `inversion reproduce --model smollm2` fine-tunes SmolLM2-135M-Instruct (dequantised from 4 bits, so no number is that of the published model) on
+# GSM8K's worked solutions, with all weights (`full`) or adapters (`lora`), and on the same words in random order (`shuffled`), which is no reasoning.
+# Few tokens are drawn from few responses, so the bands are 95 % intervals over responses: look at their width first.
+
+# %%
+pretrained = pd.read_csv(data / "pretrained" / "finetuning.csv")
+pretrained = pretrained.query("norm == 'nuclear' and control == 'none' and unit == 'position'")
+with style():
+    figure, axes = plt.subplots(1, 2, figsize=(PAGE_INCHES, 2.6), sharey=True)
+    for ax, texts in zip(axes, ("sampled", "worked"), strict=True):
+        bands = table_bands(pretrained[pretrained.texts == texts], "arm", "estimate", intervals=True)
+        curves(bands, ax, log=True, seeds=False, reference=SFT, ylabel="rho", title=texts)
+        ax.axhline(0, color="grey", linewidth=0.6)
+    axes[1].legend()
+
+# %% [markdown]
+# Does an arm leave the value that it starts from by more than its band? Does it leave the control? What would have to be larger, the model, the number
+# of tokens or the number of steps, for this to decide? The table has the values, and the share of right answers beside them.
+
+# %%
+sampled = pretrained.query("texts == 'sampled'").pivot_table(index="step", columns="arm", values=["estimate", "accuracy"])
+sampled.style.format("{:+.2f}", subset=["estimate"]).format("{:.0%}", subset=["accuracy"])
+
+# %% [markdown]
 # ## Watch it move
 #
 # A short fine-tuning of the shipped model `fast` on chains of thought, measured on the way. Sixty steps are the very beginning: the model forgets how

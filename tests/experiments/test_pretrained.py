@@ -158,8 +158,10 @@ def test_the_command_ends_with_tables_and_keeps_no_weights(whole):
 @pytest.mark.usefixtures("no_timing")
 def test_shares_make_the_tables_of_the_whole(whole, command, tmp_path, capsys):
     out = tmp_path / "shared"
-    for share in ("2/2", "1/2"):
+    for share, begun in (("1/2", {"lora"}), ("2/2", {"full", "lora"})):
         assert main(command(out, "--part", share)) == 0
+        # An arm that has not begun is not in the table with the start that all arms have.
+        assert set(pd.read_csv(out / "tables" / "finetuning.csv").arm) == begun
     assert tables(out) == tables(whole)
     assert capsys.readouterr().out.count("finetuning: full, seed 0") == 1
     assert main(command(out, "--part", "0/2")) == 2
