@@ -155,7 +155,7 @@ class Columns:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the run itself lacks."""
+        """What the run itself lacks, and what that does to a correlation over it."""
         said = self.run.attrs
         notes = []
         if lacking := said.get("unmeasured", 0):
@@ -165,7 +165,17 @@ class Columns:
             notes.append(f"{len(skipped):,} problems were left out beforehand ({skipped[0]['reason']})")
         if not said.get("complete", True):
             notes.append("the run is not finished: more responses are to come")
+        if self.is_drawn:
+            notes.append(
+                "some tokens of each response were drawn, and each of them counts once: a response weighs by how many "
+                "were drawn, not by its length"
+            )
         return tuple(notes)
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether tokens stand for others of their response that were not measured."""
+        return "weight" in self.numbers and bool((self.numbers["weight"] != 1).any())
 
     @property
     def n_tokens(self) -> int:

@@ -171,7 +171,7 @@ def think_masks(run: xr.Dataset | Columns, tags: tuple[str, str] | None = None) 
 
 
 def _told_by_tags(columns: Columns, tags: tuple[str, str]) -> tuple[Mask, Mask]:
-    if columns.has("weight") and (columns.number("weight") != 1).any():
+    if columns.is_drawn:
         raise InputError(
             f"the tags {tags[0]} and {tags[1]} cannot be looked for, since this run holds some of each response's "
             "tokens only; measure it again with these as --think-tags."

@@ -146,3 +146,10 @@ def test_what_the_run_itself_lacks_is_said():
         "the run is not finished: more responses are to come",
     )
     assert inversion.correlate(RUN.assign_attrs(unmeasured=0, complete=True), resamples=20).notes == ()
+
+
+def test_that_drawn_tokens_count_once_each_is_said():
+    drawn, whole = (RUN.assign(weight=("token", np.full(RUN.sizes["token"], w))) for w in (3.0, 1.0))
+    (note,) = inversion.correlate(drawn, resamples=20).notes
+    assert "each of them counts once" in note
+    assert inversion.correlate(whole, resamples=20).notes == ()
