@@ -3,4 +3,4 @@
 from inversion.figures import script
 
 if __name__ == "__main__":
-    script("pretrained-curve", __doc__)
+    script("pretrained-curve", __doc__, default=("figures/data/pretrained",))

@@ -3,4 +3,4 @@
 from inversion.figures import script
 
 if __name__ == "__main__":
-    script("trajectory", __doc__)
+    script("trajectory", __doc__, default=("figures/data", "figures/data/pretrained"))

@@ -6,6 +6,7 @@
 #       extension: .py
 #       format_name: percent
 #       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -111,14 +112,16 @@ with style():
         bands = table_bands(pretrained[pretrained.texts == texts], "arm", "estimate", intervals=True)
         curves(bands, ax, log=True, seeds=False, reference=SFT, ylabel="rho", title=texts)
         ax.axhline(0, color="grey", linewidth=0.6)
-    axes[1].legend()
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=5)
 
 # %% [markdown]
 # Does an arm leave the value that it starts from by more than its band? Does it leave the control? What would have to be larger, the model, the number
 # of tokens or the number of steps, for this to decide? The table has the values, and the share of right answers beside them.
 
 # %%
-sampled = pretrained.query("texts == 'sampled'").pivot_table(index="step", columns="arm", values=["estimate", "accuracy"])
+sampled = pretrained.query("texts == 'sampled'").pivot_table(
+    index="step", columns="arm", values=["estimate", "accuracy"]
+)
 sampled.style.format("{:+.2f}", subset=["estimate"]).format("{:.0%}", subset=["accuracy"])
 
 # %% [markdown]
