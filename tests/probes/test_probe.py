@@ -123,7 +123,10 @@ def test_nor_do_those_of_a_trained_model_on_a_long_response(block, chunk):
     expected = inversion.probe(bridge, tokens[:20], tokens[20:])
     found = inversion.probe(bridge, tokens[:20], tokens[20:], block=block, chunk=chunk)
     for name in ("nuclear", "frobenius"):
-        np.testing.assert_allclose(found[name], expected[name], rtol=2e-6)
+        off = (found[name] / expected[name] - 1).to_numpy()
+        # Rounding: the largest of 2,560 depends on the processor's instructions, the mean square hardly does.
+        assert np.sqrt(np.mean(off**2)) < 2e-7
+        assert np.abs(off).max() < 4e-6
 
 
 @pytest.fixture
