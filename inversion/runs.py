@@ -87,6 +87,9 @@ RESPONSE_SCHEMA = pa.schema(
     }
 )
 
+LATER = {"nuclear_by", "processor"}
+"""Columns of it that an earlier version did not write."""
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -328,8 +331,10 @@ def _read(folder: str | os.PathLike[str], kind: str, without: Container[str] = (
     """Read the tables of one kind of the shards that stand, and check them against their records."""
     with ThreadPoolExecutor(READERS) as threads:
         tables = list(threads.map(lambda place: _read_table(*place, without=without), _standing(folder, kind)))
-    # An earlier version wrote fewer columns.
-    return pa.concat_tables([table for table in tables if len(table)] or tables[:1], promote_options="default")
+    tables = [table for table in tables if len(table)] or tables[:1]
+    names = [set(table.column_names) for table in tables]
+    lacking = set.union(*names) - set.intersection(*names)
+    return pa.concat_tables(tables, promote_options="default" if lacking and lacking <= LATER else "none")
 
 
 def _standing(folder: str | os.PathLike[str], kind: str) -> list[tuple[Path, dict[str, Any]]]:

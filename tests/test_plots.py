@@ -195,6 +195,8 @@ def test_training_bands_span_the_seeds():
         plots.training_bands(FRAME.drop(columns="seed"))
     with pytest.raises(InputError, match="two values"):
         plots.training_bands(pd.concat([FRAME, FRAME]))
+    with pytest.raises(InputError, match="no columns low and high"):
+        plots.table_bands(FRAME, "method", intervals=True)
 
 
 def test_neighbouring_lines_differ_in_lightness_marker_or_dashes():

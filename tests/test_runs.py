@@ -66,13 +66,21 @@ def test_a_row_without_a_column_for_what_it_says_is_not_written_short():
         Piece({"response": 0, "mood": "good"}, None)
 
 
-def test_shards_of_an_earlier_version_with_fewer_columns_are_read_beside_others(finished, tmp_path):
-    folder = shutil.copytree(finished, tmp_path / "older")
+def without(run, folder, *columns):
+    """A copy of a run whose second shard lacks columns of its responses."""
+    shutil.copytree(run, folder)
     path = folder / "responses-00001.parquet"
-    pq.write_table(pq.read_table(path).drop_columns(["nuclear_by", "processor"]), path)
+    pq.write_table(pq.read_table(path).drop_columns(list(columns)), path)
     record = json.loads((folder / "shard-00001.json").read_text())
     record["files"][path.name] = checksum(path)
     (folder / "shard-00001.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_shards_of_an_earlier_version_with_fewer_columns_are_read_beside_others(finished, tmp_path):
+    with pytest.raises(InputError, match="do not fit its manifest"):
+        inversion.load_run(without(finished, tmp_path / "damaged", "score"))
+    folder = without(finished, tmp_path / "older", "nuclear_by", "processor")
     there = inversion.load_responses(folder).processor.notna()
     assert there.tolist() == [number // SHARD != 1 for number in range(len(PROBLEMS))]
 

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ from inversion.responses.thinking import THINK_TAGS, token_parts
 
 CONDITIONS = ("original", "injected")
 FEWEST = 3
-FORMAT = "%.6g"
 """Pairs without which no vector is made of a split."""
+_put = partial(put_table, float_format="%.6g")
 
 
 @dataclass(frozen=True)
@@ -128,21 +129,17 @@ def study(
     answered = {name: _answers(model, cases, name, settings, folder) for name in CONDITIONS}
     verdicts = {name: [a.verdict for a in found] for name, found in answered.items()}
     splits = _splits(len(cases), settings.seed)
-    put_table(folder / "outcomes.csv", _outcomes(answered, splits), float_format=FORMAT)
-    put_table(folder / "rates.csv", rates(verdicts, [case.task for case in cases]), float_format=FORMAT)
+    _put(folder / "outcomes.csv", _outcomes(answered, splits))
+    _put(folder / "rates.csv", rates(verdicts, [case.task for case in cases]))
     found = _vectors_and_probes(model, answered, splits, settings)
     if isinstance(found, str):
         tell(found)
     else:
         vectors, probes = found
         put(folder / "vectors.safetensors", lambda part: save_file({"vectors": vectors}, part))
-        put_table(folder / "probe.csv", pd.DataFrame([asdict(probe) for probe in probes]), float_format=FORMAT)
+        _put(folder / "probe.csv", pd.DataFrame([asdict(probe) for probe in probes]))
         layer = min(probes, key=lambda p: p.validation_loss).layer if settings.layer is None else settings.layer
-        put_table(
-            folder / "steering.csv",
-            _steering(model, cases, splits, vectors, layer, settings, folder),
-            float_format=FORMAT,
-        )
+        _put(folder / "steering.csv", _steering(model, cases, splits, vectors, layer, settings, folder))
     if settings.measured:
         _strength(model, answered, settings, folder)
     return folder
@@ -354,8 +351,8 @@ def _strength(model: TransformerBridge, answered: dict[str, list[Answered]], set
         group = injected.verdict.outcome
         groups.setdefault(group, []).append(response_places(capture, places[own], settings.norm))
         members.setdefault(group, []).append(number)
-    put_table(folder / "strength.csv", place_table(groups, settings.seed, settings.resamples), float_format=FORMAT)
-    put_table(folder / "matched.csv", _matched(runs, answered, settings), float_format=FORMAT)
+    _put(folder / "strength.csv", place_table(groups, settings.seed, settings.resamples))
+    _put(folder / "matched.csv", _matched(runs, answered, settings))
     rows = [("original", "all", *_rho(runs["original"], settings))]
     rows += [("injected", "all", *_rho(runs["injected"], settings))]
     parts = {group: np.isin(numbers, chosen) for group, chosen in members.items()}
@@ -364,7 +361,7 @@ def _strength(model: TransformerBridge, answered: dict[str, list[Answered]], set
         if len(np.unique(numbers[chosen])) > 1:
             rows.append(("injected", name, *_rho(runs["injected"].isel(token=np.flatnonzero(chosen)), settings)))
     names = ["condition", "group", "responses", "tokens", "rho", "low", "high", "p_value"]
-    put_table(folder / "rho.csv", pd.DataFrame(rows, columns=names), float_format=FORMAT)
+    _put(folder / "rho.csv", pd.DataFrame(rows, columns=names))
 
 
 def _rho(run: Any, settings: Settings) -> tuple[float, ...]:

@@ -38,6 +38,8 @@ def processor_of(device: torch.device) -> str:
     """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return device.type
     return f"{_cpu_name()}, {torch.backends.cpu.get_cpu_capability()}"
 
 

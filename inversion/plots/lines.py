@@ -155,12 +155,16 @@ def table_bands(frame: Any, by: str, value: str = "value", *, intervals: bool = 
             the same problems, the interval of their mean is no wider.
 
     Raises:
-        InputError: A curve, seed and step occur twice, or there is no row.
+        InputError: A curve, seed and step occur twice, there is no row, or there are no intervals where they are to be
+            shown.
     """
     if len(frame) == 0:
         raise InputError("the table has no rows, so there is no curve to draw.")
     if frame.duplicated(["step", by, "seed"]).any():
         raise InputError(f"a {by} has two values at the same step and seed; keep one of them.")
+    with_intervals = {"low", "high"} <= set(frame.columns)
+    if intervals and not with_intervals:
+        raise InputError("the table has no columns low and high, so it has no intervals to show; leave intervals out.")
     bands = []
     for label in frame[by].drop_duplicates():
         rows = frame[(frame[by] == label) & frame[value].notna()].sort_values("step")
@@ -169,7 +173,7 @@ def table_bands(frame: Any, by: str, value: str = "value", *, intervals: bool = 
         table = rows.pivot(index="seed", columns="step", values=value)
         members, steps = table.to_numpy(dtype=float), table.columns.to_numpy(float)
         middle = np.nanmean(members, 0)
-        if intervals or (len(members) == 1 and {"low", "high"} <= set(rows.columns)):
+        if intervals or (len(members) == 1 and with_intervals):
             low, high = rows.groupby("step")[["low", "high"]].mean().to_numpy(dtype=float).T
             bands.append(Band(str(label), steps, middle, low, high, members, "interval"))
         else:

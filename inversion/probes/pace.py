@@ -58,8 +58,7 @@ class Pace:
         self.device = next(model.original_model.parameters()).device
         self.block, self.chunk, self.pattern = block, chunk, pattern
         self._sequential = False
-        panels = self.device.type == "cpu" and self.widths.itemsize == 4 and prefers_onednn()
-        self._rows_worth = rows_worth if panels else lambda rows: rows
+        self._in_panels = self.device.type == "cpu" and self.widths.itemsize == 4 and prefers_onednn()
 
     def blocks(self, lengths: Sequence[int]) -> list[slice]:
         """Group targets, whose prefixes have these ascending lengths, into blocks, the longest first.
@@ -71,10 +70,11 @@ class Pace:
         if self.block:
             return [slice(max(0, stop - self.block), stop) for stop in range(len(lengths), 0, -self.block)]
         costs, starts = np.zeros(len(lengths) + 1), [0] * (len(lengths) + 1)
-        room = self._wave_bytes()
+        free = free_bytes(self.device)  # asked for once: it reads a file
+        room = self._wave_bytes(free)
         for stop, longest in enumerate(lengths, 1):
             sizes = np.arange(1, 1 + min(stop, max(1, room // self.widths.stream(longest))))
-            found = costs[stop - sizes] + self._cost(sizes, longest)
+            found = costs[stop - sizes] + self._cost(sizes, longest, free)
             best = int(found.argmin())
             costs[stop], starts[stop] = found[best], stop - int(sizes[best])
         blocks, stop = [], len(lengths)
@@ -83,13 +83,14 @@ class Pace:
             stop = starts[stop]
         return blocks
 
-    def _cost(self, sizes: np.ndarray, length: int) -> np.ndarray:
+    def _cost(self, sizes: np.ndarray, length: int, free: int) -> np.ndarray:
         """Return what blocks of some sizes cost that run on ``length`` positions, in positions carried."""
         dearer = 1 if self.device.type == "cpu" else GPU_CALLS
         call = dearer * CALL_OPERATIONS / (2 * self.widths.weights)
-        chunk = self.chunk_size(length, int(sizes[-1]))
+        chunk = self.chunk_size(length, int(sizes[-1]), free)
         chunks, rest = np.divmod(sizes, chunk)
-        rows = chunks * self._rows_worth(chunk * length) + self._rows_worth(rest * length)
+        worth = rows_worth if self._in_panels else lambda rows: rows
+        rows = chunks * worth(chunk * length) + worth(rest * length)
         return call * (1 + chunks + (rest > 0)) + dearer * PASS_SHARE * length + rows
 
     def waves(self, lengths: Sequence[int]) -> list[list[slice]]:
@@ -100,7 +101,7 @@ class Pace:
             size = (block.stop - block.start) * self.widths.stream(lengths[block.stop - 1])
             if size > room:
                 waves.append([])
-                room = self._wave_bytes()
+                room = self._wave_bytes(free_bytes(self.device))
             waves[-1].append(block)
             room -= size
         return waves
@@ -142,9 +143,13 @@ class Pace:
             self.chunk = max(1, chunk // 2)
             warnings.warn(f"memory ran out; going on with {self.chunk} tokens at a time", stacklevel=2)
 
-    def chunk_size(self, length: int, most: int) -> int:
-        """Return how many of at most ``most`` targets to carry in one backward pass over ``length`` positions."""
-        fitting = int(SHARE_OF_FREE * free_bytes(self.device) / 2 / self.widths.backward(length, self.pattern))
+    def chunk_size(self, length: int, most: int, free: int | None = None) -> int:
+        """Return how many of at most ``most`` targets to carry in one backward pass over ``length`` positions.
+
+        ``free`` is the free memory, in bytes, where it is known already.
+        """
+        free = free_bytes(self.device) if free is None else free
+        fitting = int(SHARE_OF_FREE * free / 2 / self.widths.backward(length, self.pattern))
         if self.device.type == "cpu":
             widest = max(self.widths.model, self.widths.feed_forward, self.widths.heads * length * self.pattern)
             fitting = min(fitting, max(CACHE_ELEMENTS // widest, FEWEST_ROWS) // length)
@@ -177,8 +182,8 @@ class Pace:
             return 1
         return min(2, torch.get_num_threads(), blocks)
 
-    def _wave_bytes(self) -> int:
-        room = int(SHARE_OF_FREE * free_bytes(self.device))
+    def _wave_bytes(self, free: int) -> int:
+        room = int(SHARE_OF_FREE * free)
         return min(room, WAVE_BYTES) if self.device.type == "cpu" else room
 
 

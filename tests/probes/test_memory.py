@@ -7,7 +7,7 @@ from tiny import tiny_model, token_ids
 import inversion
 from inversion.bench import Shape, random_model
 from inversion.probes.estimate import estimate_memory
-from inversion.probes.memory import Widths
+from inversion.probes.memory import Widths, free_bytes
 from inversion.probes.pace import Pace, head_rows
 
 MEGABYTE = 2**20
@@ -47,8 +47,10 @@ def groupings(count):
 def test_blocks_are_the_cheapest_of_all_groupings(lengths, pace, monkeypatch):
     monkeypatch.setattr("inversion.probes.pace.CALL_OPERATIONS", 1e6)
 
+    free = free_bytes(pace.device)
+
     def cost(blocks):
-        return sum(pace._cost(np.array([b.stop - b.start]), lengths[b.stop - 1]).item() for b in blocks)
+        return sum(pace._cost(np.array([b.stop - b.start]), lengths[b.stop - 1], free).item() for b in blocks)
 
     found = pace.blocks(lengths)
     assert found in list(groupings(len(lengths)))
