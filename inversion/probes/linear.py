@@ -53,19 +53,20 @@ def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _in_panels(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    result, start = rows.new_empty(len(rows), len(weight)), 0
+    def panel(piece: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(piece, weight, bias, "none", [], "")
+
+    results, start = [], 0
     for size in PANELS:
         while len(rows) - start >= size:
-            panel = slice(start, start + size)
-            result[panel] = torch.ops.mkldnn._linear_pointwise(rows[panel], weight, bias, "none", [], "")
+            results.append(panel(rows[start : start + size]))
             start += size
     rest = rows[start:]
     if len(rest) >= FILLED:
-        panel = nn.functional.pad(rest, (0, 0, 0, PANELS[-1] - len(rest)))
-        result[start:] = torch.ops.mkldnn._linear_pointwise(panel, weight, bias, "none", [], "")[: len(rest)]
-    elif len(rest):
-        result[start:] = nn.functional.linear(rest, weight, bias)
-    return result
+        results.append(panel(nn.functional.pad(rest, (0, 0, 0, PANELS[-1] - len(rest))))[: len(rest)])
+    elif len(rest) or not results:
+        results.append(nn.functional.linear(rest, weight, bias))
+    return results[0] if len(results) == 1 else torch.cat(results)
 
 
 def rows_worth(rows: Any) -> Any:
