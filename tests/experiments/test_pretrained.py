@@ -15,7 +15,7 @@ from inversion import InputError
 from inversion.cli import main
 from inversion.demo.tokenizer import build_tokenizer
 from inversion.experiments import pretrained
-from inversion.experiments.pretrained import finetuning, measuring, read_study, study
+from inversion.experiments.pretrained import changes, finetuning, measuring, read_study, study
 from inversion.experiments.pretrained.costs import Costs
 from inversion.experiments.pretrained.finetuning import in_order
 from inversion.experiments.pretrained.spec import ArmSpec, TextSpec
@@ -137,7 +137,7 @@ def tables(out):
 
 def test_the_command_ends_with_tables_and_keeps_no_weights(whole):
     names = {"baseline", "finetuning", "scan", "reinforcement", "reinforcement-curves"}
-    names |= {"baseline-layers", "finetuning-layers"}
+    names |= {"baseline-layers", "finetuning-layers", "finetuning-changes"}
     assert set(tables(whole)) == {f"{name}.csv" for name in names}
     assert list(whole.rglob("*.safetensors")) == []
     table = pd.read_csv(whole / "tables" / "finetuning.csv")
@@ -185,6 +185,23 @@ def test_rows_agree_with_scipy_on_the_run(whole):
     assert row.estimate.item() == pytest.approx(expected, abs=1e-4)
     assert row.n_tokens.item() == run.sizes["token"] == 3 * 5
     assert row.estimate.item() == pytest.approx(inversion.correlate(run).estimate, abs=1e-4)
+
+
+def test_changes_are_those_between_the_runs_and_are_taken_once(whole, command, monkeypatch):
+    table = pd.read_csv(whole / "tables" / "finetuning-changes.csv")
+    keys = ["arm", "seed", "step", "against", "texts", "unit"]
+    compared = {("full", "start"), ("lora", "start"), ("lora", "full")}
+    assert set(zip(table.arm, table.against, strict=True)) == compared
+    assert len(table) == len(table.drop_duplicates(keys)) == len(compared) * 2 * 2 * 2
+    assert table.paired.all()
+    rho = pd.read_csv(whole / "tables" / "finetuning.csv").query("norm == 'nuclear' and control == 'none'")
+    rho = rho.set_index(["arm", "step", "texts", "unit"]).estimate
+    for row in table.itertuples():
+        other = (row.arm, 0) if row.against == "start" else (row.against, row.step)
+        before, after = (rho[(*place, row.texts, row.unit)] for place in (other, (row.arm, row.step)))
+        assert row.estimate == pytest.approx(after - before, abs=1e-4)
+    monkeypatch.setattr(changes, "compare", lambda *_, **__: pytest.fail("compared again"))
+    assert main(command(whole, "--only", "finetuning")) == 0
 
 
 def test_training_changes_the_model_and_adapters_are_merged(whole):
@@ -260,7 +277,10 @@ def test_a_killed_study_goes_on_and_ends_with_the_same_tables(
     for table in names:
         here, there = (pd.read_csv(folder / "tables" / table) for folder in (out, whole))
         if arm is not None:
-            there = there[there.arm == arm].reset_index(drop=True)
+            there = there[there.arm == arm]
+            if table == "finetuning-changes.csv":  # the other arm is not there to compare with
+                there = there[there.against == "start"]
+            there = there.reset_index(drop=True)
         pd.testing.assert_frame_equal(here, there)
 
 

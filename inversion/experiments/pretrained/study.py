@@ -13,6 +13,7 @@ from inversion.errors import InputError
 from inversion.experiments.lineage.spec import step_folder
 from inversion.experiments.pretrained import reinforcement
 from inversion.experiments.pretrained.baseline import parts_of, run_baseline
+from inversion.experiments.pretrained.changes import changes_of
 from inversion.experiments.pretrained.costs import Costs, costs_of
 from inversion.experiments.pretrained.finetuning import train_arm
 from inversion.experiments.pretrained.measuring import LAYERS, ROWS, is_measured, measure_checkpoint
@@ -228,19 +229,35 @@ class Study:
 
     def _finetuning_tables(self) -> dict[str, list[pd.DataFrame]]:
         how = self.spec.finetuning
-        rows, layers = [], []
+        rows, layers, changes = [], [], []
         for name, seed in sorted(how.runs(), key=lambda run: list(how.arms).index(run[0])):
             if not any(is_measured(step_folder(self._arm(name, seed), step)) for step in how.marks[1:]):
                 continue  # its start is that of all
             for step in how.marks:
                 folder = step_folder(self._arm(name, seed), step) if step else self._start(how.arms[name].measured_on)
                 if is_measured(folder):
-                    for parts, file in ((rows, ROWS), (layers, LAYERS)):
-                        table = pd.read_csv(folder / file)
-                        for place, (key, value) in enumerate({"arm": name, "seed": seed, "step": step}.items()):
-                            table.insert(place, key, value)
-                        parts.append(table)
-        return {"finetuning": rows, "finetuning-layers": layers}
+                    labels = {"arm": name, "seed": seed, "step": step}
+                    rows.append(_labelled(pd.read_csv(folder / ROWS), labels))
+                    layers.append(_labelled(pd.read_csv(folder / LAYERS), labels))
+                    if others := self._compared(name, seed, step):
+                        changes.append(_labelled(changes_of(folder, others), labels))
+        return {"finetuning": rows, "finetuning-layers": layers, "finetuning-changes": changes}
+
+    def _compared(self, name: str, seed: int, step: int) -> dict[str, Path]:
+        """Return what a checkpoint is compared with: the model before, and the first arm's at this step and seed."""
+        how = self.spec.finetuning
+        if not step:
+            return {}
+        problems, first = how.arms[name].measured_on, next(iter(how.arms))
+        others = {START: self._start(problems)}
+        if name != first and (first, seed) in how.runs() and how.arms[first].measured_on == problems:
+            others[first] = step_folder(self._arm(first, seed), step)
+        return {against: folder for against, folder in others.items() if is_measured(folder)}
+
+
+def _labelled(table: pd.DataFrame, labels: dict[str, Any]) -> pd.DataFrame:
+    """Return a table with labels as its first columns."""
+    return pd.concat([pd.DataFrame(labels, index=table.index), table], axis=1)
 
 
 _DECIDING = ("marks", "batch_size", "precision", "problems", "targets", "max_new_tokens", "samples")
