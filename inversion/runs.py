@@ -262,6 +262,11 @@ def load_run(folder: str | os.PathLike[str]) -> xr.Dataset:
         ) from error
 
 
+def mean_entropy(run: xr.Dataset) -> float:
+    """Return the mean entropy of a run's tokens, in bits; drawn ones count for all those that they stand for."""
+    return float(np.average(run.entropy_bits.values, weights=run.weight.values))
+
+
 def _dataset(folder: str | os.PathLike[str], manifest: dict[str, Any]) -> xr.Dataset:
     measurement = manifest["measurement"]
     layers, projections = measurement["layers"], measurement["projections"]

@@ -14,7 +14,7 @@ from inversion import InputError
 from inversion.measure import SHARD, Measurement, measure_run
 from inversion.preparation import Preparation
 from inversion.responses import Generation, Problem, read_problems
-from inversion.runs import Piece, summary
+from inversion.runs import Piece, mean_entropy, summary
 from inversion.scoring import scorer_for
 from inversion.shards import checksum
 
@@ -214,6 +214,19 @@ def test_thinking_is_told_by_the_whole_response_also_where_few_tokens_are_drawn(
     assert text == "3 4 " * 5
     assert set(whole.part.values[whole.response == 1]) == {"think"}
     assert set(whole.part.values[whole.response == 2]) == {"answer"}
+
+
+def test_the_mean_entropy_of_drawn_tokens_is_that_of_all_tokens(bridge, finished, tmp_path):
+    whole = inversion.load_run(finished)
+    assert mean_entropy(whole) == pytest.approx(float(whole.entropy_bits.mean()), rel=1e-12)
+    few = inversion.load_run(measure_run(bridge, PROBLEMS, tmp_path / "few", measurement=Measurement(targets=3)))
+    total, tokens = 0.0, 0
+    for response, length in enumerate(inversion.load_responses(tmp_path / "few").n_tokens):
+        drawn = few.isel(token=few.response.values == response)
+        assert drawn.weight.sum() == length
+        total, tokens = total + float((drawn.entropy_bits * drawn.weight).sum()), tokens + length
+    assert mean_entropy(few) == pytest.approx(total / tokens, rel=1e-12)
+    assert abs(mean_entropy(few) - float(few.entropy_bits.mean())) > 1e-3
 
 
 def test_a_response_without_a_score_says_why(bridge, tmp_path):

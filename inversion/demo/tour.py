@@ -8,7 +8,7 @@ from inversion.measure import measure_run
 from inversion.models import load_model
 from inversion.plots import PAGE_INCHES, entropy_strength, save_figure, style
 from inversion.responses import Generation, shipped_problems
-from inversion.runs import load_responses, load_run
+from inversion.runs import load_responses, load_run, mean_entropy
 from inversion.scoring import accuracy
 from inversion.statistics import Correlation, correlate
 from inversion.statistics.results import with_interval
@@ -52,7 +52,7 @@ def _table_row(name: str, path: Path, run: xr.Dataset, positions: Correlation) -
         name,
         str(accuracy(responses.score)),
         f"{responses.n_tokens.mean():.1f}",
-        f"{float(run.entropy_bits.mean()):.2f}",
+        f"{mean_entropy(run):.2f}",
         with_interval(positions),
         with_interval(correlate(run, unit="token_type")),
         with_interval(correlate(run, norm="logit_space")),

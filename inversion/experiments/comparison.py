@@ -30,7 +30,7 @@ from inversion.experiments.tables import comparison_table
 from inversion.files import check_resumable, claim, put, put_table
 from inversion.models import load_model
 from inversion.responses import Generation, Problem
-from inversion.runs import load_responses, load_run
+from inversion.runs import load_responses, load_run, mean_entropy
 from inversion.scoring import accuracy
 from inversion.statistics import correlate
 
@@ -271,7 +271,7 @@ def _measurements(spec: CompareSpec, arm: Arm, when: str, held_out: list[Problem
     for unit in RHO_UNITS:
         rho = correlate(run, unit=unit)
         row |= {f"rho_{unit}": rho.estimate, f"rho_{unit}_low": rho.low, f"rho_{unit}_high": rho.high}
-    row |= {"tokens": float(samples.tokens.mean()), "entropy_bits": float(run.entropy_bits.mean())}
+    row |= {"tokens": float(samples.tokens.mean()), "entropy_bits": mean_entropy(run)}
     row |= {name: getattr(samples, name) for name in SAMPLED}
     return row | {"kl_nats": divergence(model, start, samples.kept), "layers": _by_layer(run)}
 

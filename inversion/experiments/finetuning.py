@@ -25,11 +25,11 @@ from inversion.experiments.checkpoints import train_on
 from inversion.experiments.held_out import HeldOut
 from inversion.experiments.spec import DEMO, TrainSpec, flat_fields
 from inversion.files import check_resumable, claim, put_table
-from inversion.measure import measure_run
+from inversion.measure import Measurement, measure_run
 from inversion.models import context_length, load_checkpoint, load_model, prompt_ids
 from inversion.progress import bar
 from inversion.responses import Generation, Problem, read_problems, require_texts
-from inversion.runs import load_responses, load_run
+from inversion.runs import load_responses, load_run, mean_entropy
 from inversion.scoring import Scorer, Unscorable, accuracy, score_of, scorer_for
 from inversion.shipped import PROBLEMS
 from inversion.statistics import correlate
@@ -183,7 +183,7 @@ def before_and_after(out: Path) -> str:
                 name,
                 str(accuracy(responses.score)),
                 f"{responses.n_tokens.mean():.1f}",
-                f"{float(run.entropy_bits.mean()):.2f}",
+                f"{mean_entropy(run):.2f}",
                 *map(with_interval, rhos),
             )
         )
@@ -280,6 +280,7 @@ def _measure(spec: TrainSpec, model: str, problems: list[Problem], folder: Path,
         problems,
         folder,
         source=spec.held_out or spec.problems,
+        measurement=Measurement(targets=spec.held_out_targets),
         generation=Generation(spec.temperature, spec.max_completion_length),
         seed=spec.seed,
         workers=workers,

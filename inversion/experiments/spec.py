@@ -53,6 +53,8 @@ class TrainSpec:
     held_out_every: Steps after which the held-out problems are answered again, for accuracy and entropy along training;
         0 for never.
     held_out_samples: Answers to each of them then.
+    held_out_targets: Tokens of each answer whose gradients are measured before and after, drawn with the seed; none for
+        all, which may take longer than the training.
     scorer: Of answers in a file: ``tags``, exact match between answer tags, or ``math``, math-verify.
     out: Folder of the results.
     device: ``auto`` or ``cpu``.
@@ -78,6 +80,7 @@ class TrainSpec:
     held_out_limit: int = 64
     held_out_every: int = 20
     held_out_samples: int = 1
+    held_out_targets: int | None = None
     scorer: Literal["tags", "math"] = "tags"
     out: str = "runs/train"
     device: Literal["auto", "cpu"] = "auto"
@@ -99,7 +102,7 @@ class TrainSpec:
         unknown(self.options, _types(CorrPOConfig))
         object.__setattr__(self, "options", {n: _read(n, v, _types(CorrPOConfig)) for n, v in self.options.items()})
         for name in _COUNTS:
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; give at least 1.")
         if self.held_out_every < 0:
             raise InputError(f"held_out_every is {self.held_out_every}; give a number of steps, or 0 for never.")
@@ -129,6 +132,7 @@ _COUNTS = (
     "limit",
     "held_out_limit",
     "held_out_samples",
+    "held_out_targets",
     "max_steps",
     "per_device_train_batch_size",
     "max_completion_length",

@@ -30,7 +30,7 @@ from inversion.files import claim, put, put_table
 from inversion.measure import Measurement, measure_run
 from inversion.models import load_checkpoint, load_model
 from inversion.responses import Generation, shipped_problems
-from inversion.runs import load_responses, load_run
+from inversion.runs import load_responses, load_run, mean_entropy
 from inversion.scoring import accuracy
 from inversion.statistics import correlate
 from inversion.statistics.seeds import seed_interval
@@ -194,7 +194,7 @@ def _measured(spec: SupervisedSpec, checkpoint: Path, seed: int) -> dict[str, fl
     run, responses = load_run(checkpoint / "run"), load_responses(checkpoint / "run")
     row = {"accuracy": accuracy(responses.score).share}
     row |= {f"rho_{unit}": correlate(run, unit=unit, resamples=10).estimate for unit in RHO_UNITS}
-    return row | {"tokens": float(responses.n_tokens.mean()), "entropy_bits": float(run.entropy_bits.mean())}
+    return row | {"tokens": float(responses.n_tokens.mean()), "entropy_bits": mean_entropy(run)}
 
 
 def supervised_table(rows: pd.DataFrame) -> str:

@@ -13,7 +13,7 @@ from inversion.figures import Sources, make_figures
 from inversion.files import put, put_table
 from inversion.findings import Findings, findings_of, number, read_runs
 from inversion.report import write_report
-from inversion.runs import load_run
+from inversion.runs import load_run, mean_entropy
 from inversion.scoring import accuracy
 from inversion.statistics import Difference, compare
 from inversion.statistics.core.adjust import q_values
@@ -104,7 +104,7 @@ def _table_row(name: str, found: Findings) -> tuple[str, ...]:
         str(accuracy(run.responses.score)),
         str(found.positions.n_responses),
         str(found.positions.n_tokens),
-        f"{float(run.tokens.entropy_bits.mean()):.2f}",
+        f"{mean_entropy(run.tokens):.2f}",
         number(found.positions),
         number(found.types),
         number(control) if control is not None else "not measured",
@@ -133,7 +133,7 @@ def _numbers(cell: Cell, found: Findings) -> Mapping[str, Any]:
         "n_scored": counted.scored,
         "n_responses": found.positions.n_responses,
         "n_tokens": found.positions.n_tokens,
-        "entropy_bits": float(found.run.tokens.entropy_bits.mean()),
+        "entropy_bits": mean_entropy(found.run.tokens),
     }
     for name, result in (("position", found.positions), ("token_type", found.types), ("logit_space", found.control)):
         if result is not None:

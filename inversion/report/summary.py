@@ -11,6 +11,7 @@ import numpy as np
 from inversion import scoring
 from inversion.findings import Findings, NamedRun, number, sentences
 from inversion.plots import PAGE_INCHES, entropy_strength, fingerprint, layer_heat_map, new_figure, style
+from inversion.runs import mean_entropy
 from inversion.statistics import compare
 from inversion.statistics.results import p_text
 
@@ -78,7 +79,7 @@ def _row(f: Findings) -> tuple[str, ...]:
         f"{c.n_responses:,}",
         f"{c.n_tokens:,}",
         accuracy(f.run),
-        f"{float(f.run.tokens['entropy_bits'].mean()):.3f}",
+        f"{mean_entropy(f.run.tokens):.3f}",
         number(c),
         p_text(c.p_value).removeprefix("p = "),
         number(f.types),

@@ -67,6 +67,7 @@ def test_command_line_overrides_any_field(tmp_path):
         (["learning_rate=.nan"], "finite"),
         (["beta=small"], "beta is 'small'"),
         (["max_steps=0"], "at least 1"),
+        (["held_out_targets=0"], "held_out_targets is 0; give at least 1"),
         (["num_generations=1"], "at least 2"),
         (["temperature=0"], "more than 0"),
         (["scorer=jury"], "scorer is 'jury': input should be 'tags' or 'math'"),

@@ -71,6 +71,7 @@ SMALL = {
             "max_completion_length": 8,
             "save_steps": 1,
             "gradient_checkpointing": False,
+            "held_out_targets": 5,
             "samples": 2,
             "pass_k": [1],
             "methods": {"grpo": 1},
@@ -153,6 +154,16 @@ def test_the_command_ends_with_tables_and_keeps_no_weights(whole):
     assert {("plain", "sampled"), ("random", "worked"), ("chat", "traces")} <= set(
         zip(baseline.model, baseline.texts, strict=True)
     )
+
+
+def test_reinforced_models_are_measured_on_drawn_tokens(whole):
+    table = pd.read_csv(whole / "tables" / "reinforcement.csv").set_index("when")
+    for when in ("before", "after"):
+        run = inversion.load_run(whole / "reinforcement" / "comparison" / "grpo" / "seed-0" / when)
+        assert run.sizes["token"] == 3 * 5
+        assert (run.weight > 1).any()
+        expected = float((run.entropy_bits * run.weight).sum() / run.weight.sum())
+        assert table.entropy_bits[when] == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.usefixtures("no_timing")

@@ -17,7 +17,7 @@ from inversion.demo.tasks import CONNECTORS, EQUALS, TAKES
 from inversion.experiments.lineage.probing import run_folder
 from inversion.experiments.rows import control_rows, kept_row, layer_rows, main_rows
 from inversion.files import put_table
-from inversion.runs import load_responses, load_run
+from inversion.runs import load_responses, load_run, mean_entropy
 from inversion.scoring import accuracy
 
 NORMS = ("nuclear", "frobenius", "logit_space")
@@ -83,7 +83,7 @@ def facts_of(run: xr.Dataset, responses: pd.DataFrame) -> dict[str, float]:
     teacher_forced = str(run.attrs["responses"]["source"]).endswith("reference")
     return {
         "accuracy": np.nan if teacher_forced else accuracy(responses.score).share,
-        "entropy_bits": float(run.entropy_bits.mean()),
+        "entropy_bits": mean_entropy(run),
         "tokens": float(responses.n_tokens.mean()),
     }
 

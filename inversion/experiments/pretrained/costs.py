@@ -100,7 +100,7 @@ class Costs:
         responses, held_out = train.per_device_train_batch_size, train.held_out_limit
         tokens = responses * (self.texts.longest // 2 + length)
         step = self.writing(responses, length) + REINFORCED * self.full * tokens / self.batch_tokens
-        measured = self.probing(held_out, self.texts.longest // 2 + length, None)
+        measured = self.probing(held_out, self.texts.longest // 2 + length, train.held_out_targets)
         return train.max_steps * step + measured + self.writing((1 + comparison.samples) * held_out, length)
 
 

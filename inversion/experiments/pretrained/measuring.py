@@ -18,7 +18,7 @@ from inversion.measure import Measurement, measure_run
 from inversion.models import load_model
 from inversion.preparation import Preparation
 from inversion.responses import Generation
-from inversion.runs import load_responses, load_run
+from inversion.runs import load_responses, load_run, mean_entropy
 from inversion.scoring import accuracy
 
 TEXTS = ("sampled", "worked")
@@ -115,11 +115,9 @@ def write_rows(folder: Path) -> None:
 def facts_of(run: xr.Dataset, responses: pd.DataFrame) -> Row:
     """Return what a run's responses are like: mean entropy of a token, mean length, share right of its own."""
     written = (responses.ended != "given").any()
-    weight = run.weight.values
     return {
         "accuracy": accuracy(responses.score).share if written else np.nan,
-        # Drawn tokens stand for different numbers of tokens.
-        "entropy_bits": float(np.average(run.entropy_bits.values, weights=weight)),
+        "entropy_bits": mean_entropy(run),
         "tokens": float(responses.n_tokens.mean()),
         "token_types": int(np.unique(run.token_id.values).size),
     }
