@@ -144,6 +144,7 @@ def test_the_command_ends_with_tables_and_keeps_no_weights(whole):
     table = pd.read_csv(whole / "tables" / "finetuning.csv")
     assert set(zip(table.arm, table.step, strict=True)) == {(a, s) for a in ("full", "lora") for s in (0, 2, 4)}
     assert set(table.texts) == {"sampled", "worked"}
+    assert set(table.precision) == {"float32"}
     keys = ["arm", "seed", "step", "texts", "norm", "unit", "control"]
     assert not table.duplicated(keys).any()
     controls = {"none", "partial", "within", "between", "typical", "shuffled", "forking", "rest"}

@@ -15,7 +15,6 @@ from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, Train
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from inversion.corrpo.seams import Reloading
-from inversion.demo.recipe import has_fast_bfloat16
 from inversion.errors import InputError
 from inversion.experiments.checkpoints import train_on
 from inversion.experiments.lineage.spec import step_folder
@@ -103,7 +102,6 @@ def build_trainer(
     if arm.lora is not None:
         model = _with_adapters(model, arm.lora, seed)
     on_cpu = spec.device == "cpu" or not torch.cuda.is_available()
-    fast = has_fast_bfloat16("cpu" if on_cpu else "cuda")
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=how.marks[-1],
@@ -112,7 +110,7 @@ def build_trainer(
         lr_scheduler_type="constant_with_warmup",
         warmup_steps=min(WARMUP, how.marks[-1]),
         max_grad_norm=1.0,
-        bf16=how.precision == "bfloat16" or (how.precision == "auto" and fast),
+        bf16=how.precision == "bfloat16",
         use_cpu=on_cpu,
         seed=seed,
         data_seed=seed,

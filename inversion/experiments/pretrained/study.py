@@ -236,7 +236,7 @@ class Study:
             for step in how.marks:
                 folder = step_folder(self._arm(name, seed), step) if step else self._start(how.arms[name].measured_on)
                 if is_measured(folder):
-                    labels = {"arm": name, "seed": seed, "step": step}
+                    labels = {"arm": name, "seed": seed, "step": step, "precision": how.precision}
                     rows.append(_labelled(pd.read_csv(folder / ROWS), labels))
                     layers.append(_labelled(pd.read_csv(folder / LAYERS), labels))
                     if others := self._compared(name, seed, step):
