@@ -138,7 +138,7 @@ def tables(out):
 
 def test_the_command_ends_with_tables_and_keeps_no_weights(whole):
     names = {"baseline", "finetuning", "scan", "reinforcement", "reinforcement-curves"}
-    names |= {"baseline-layers", "finetuning-layers", "finetuning-changes"}
+    names |= {"baseline-layers", "finetuning-layers", "finetuning-changes", "baseline-changes"}
     assert set(tables(whole)) == {f"{name}.csv" for name in names}
     assert list(whole.rglob("*.safetensors")) == []
     table = pd.read_csv(whole / "tables" / "finetuning.csv")
@@ -214,6 +214,20 @@ def test_changes_are_those_between_the_runs_and_are_taken_once(whole, command, m
         assert row.estimate == pytest.approx(after - before, abs=1e-4)
     monkeypatch.setattr(changes, "compare", lambda *_, **__: pytest.fail("compared again"))
     assert main(command(whole, "--only", "finetuning")) == 0
+
+
+def test_runs_of_the_baseline_are_compared_with_the_first_on_the_same_texts(whole):
+    table = pd.read_csv(whole / "tables" / "baseline-changes.csv")
+    assert table.groupby("texts").against.unique().map(list).to_dict() == {
+        "sampled": ["weights: plain-sampled"],
+        "worked": ["weights: plain-worked"],
+    }
+    assert set(table.model) == {"random"}
+    assert table.paired.all()
+    runs = [whole / "baseline" / "weights" / "runs" / f"{name}-worked" for name in ("random", "plain")]
+    random, plain = (inversion.correlate(inversion.load_run(run)).estimate for run in runs)
+    found = table.query("texts == 'worked' and unit == 'position'").estimate.item()
+    assert found == pytest.approx(random - plain, abs=1e-4)
 
 
 def test_training_changes_the_model_and_adapters_are_merged(whole):

@@ -28,12 +28,17 @@ def write_cell(name: str, cell: Cell, folder: Path) -> None:
     if layers.is_file():
         return
     run, responses = load_run(cell.folder(folder)), load_responses(cell.folder(folder))
-    labels = {"survey": name, "model": cell.model, "texts": cell.benchmark, "measurement": cell.measurement}
+    labels = labels_of(name, cell)
     facts = facts_of(run, responses)
     scored = responses.score.notna().any()
     facts = {**facts, "accuracy": facts["accuracy"] if scored else np.nan}
     put_table(rows, pd.DataFrame([{**labels, **row} for row in rows_of(run, facts)]))
     put_table(layers, layer_rows(run, labels))
+
+
+def labels_of(name: str, cell: Cell) -> dict[str, str]:
+    """Return what a run of a survey is called in the tables."""
+    return {"survey": name, "model": cell.model, "texts": cell.benchmark, "measurement": cell.measurement}
 
 
 def parts_of(cell: Cell, folder: Path) -> tuple[Path, Path]:

@@ -12,16 +12,17 @@ from tqdm.auto import tqdm
 from inversion.errors import InputError
 from inversion.experiments.lineage.spec import step_folder
 from inversion.experiments.pretrained import reinforcement
-from inversion.experiments.pretrained.baseline import parts_of, run_baseline
-from inversion.experiments.pretrained.changes import changes_of
+from inversion.experiments.pretrained.baseline import labels_of, parts_of, run_baseline
+from inversion.experiments.pretrained.changes import Runs, changes_of
 from inversion.experiments.pretrained.costs import Costs, costs_of
 from inversion.experiments.pretrained.finetuning import train_arm
-from inversion.experiments.pretrained.measuring import LAYERS, ROWS, is_measured, measure_checkpoint
+from inversion.experiments.pretrained.measuring import LAYERS, ROWS, TEXTS, is_measured, measure_checkpoint
 from inversion.experiments.pretrained.spec import PARTS, StudySpec
 from inversion.experiments.pretrained.texts import tokenizer_of, training_examples, write_texts
 from inversion.experiments.survey import is_done
 from inversion.files import check_part, claim, holds, owned, put_table, share_of
 from inversion.models import load_checkpoint
+from inversion.runs import is_complete
 from inversion.tables import text_table
 
 RECORD, FINETUNING = "study.json", "finetuning.json"
@@ -29,6 +30,8 @@ TABLES = "tables"
 START = "start"
 """Folder of the model before fine-tuning, measured once for all arms, by the problems that it answers."""
 FORMAT = "%.5g"
+CHANGES = "changes.csv"
+"""What a run was compared with, beside its rows."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +220,8 @@ class Study:
         return written
 
     def _baseline_tables(self) -> dict[str, list[pd.DataFrame]]:
-        rows, layers = [], []
+        rows, layers, changes = [], [], []
+        references: dict[str, tuple[str, Runs]] = {}  # by the texts, the first run on them
         for name, survey in self.spec.surveys(self.texts).items():
             folder = self.out / "baseline" / name
             for cell in survey.cells():
@@ -225,7 +229,12 @@ class Study:
                 if by_layer.is_file():
                     rows.append(pd.read_csv(part))
                     layers.append(pd.read_csv(by_layer))
-        return {"baseline": rows, "baseline-layers": layers}
+                runs = {cell.benchmark: cell.folder(folder)}
+                against, reference = references.setdefault(cell.benchmark, (f"{name}: {cell.name}", runs))
+                if by_layer.is_file() and reference is not runs and is_complete(reference[cell.benchmark]):
+                    found = changes_of(part.with_name(f"{cell.name}-{CHANGES}"), runs, {against: reference})
+                    changes.append(_labelled(found.drop(columns="texts"), labels_of(name, cell)))
+        return {"baseline": rows, "baseline-layers": layers, "baseline-changes": changes}
 
     def _finetuning_tables(self) -> dict[str, list[pd.DataFrame]]:
         how = self.spec.finetuning
@@ -240,10 +249,11 @@ class Study:
                     rows.append(_labelled(pd.read_csv(folder / ROWS), labels))
                     layers.append(_labelled(pd.read_csv(folder / LAYERS), labels))
                     if others := self._compared(name, seed, step):
-                        changes.append(_labelled(changes_of(folder, others), labels))
+                        found = changes_of(folder / CHANGES, _runs(folder), others)
+                        changes.append(_labelled(found, labels))
         return {"finetuning": rows, "finetuning-layers": layers, "finetuning-changes": changes}
 
-    def _compared(self, name: str, seed: int, step: int) -> dict[str, Path]:
+    def _compared(self, name: str, seed: int, step: int) -> dict[str, Runs]:
         """Return what a checkpoint is compared with: the model before, and the first arm's at this step and seed."""
         how = self.spec.finetuning
         if not step:
@@ -252,7 +262,12 @@ class Study:
         others = {START: self._start(problems)}
         if name != first and (first, seed) in how.runs() and how.arms[first].measured_on == problems:
             others[first] = step_folder(self._arm(first, seed), step)
-        return {against: folder for against, folder in others.items() if is_measured(folder)}
+        return {against: _runs(folder) for against, folder in others.items() if is_measured(folder)}
+
+
+def _runs(checkpoint: Path) -> Runs:
+    """Return the runs of a checkpoint."""
+    return {texts: checkpoint / texts for texts in TEXTS}
 
 
 def _labelled(table: pd.DataFrame, labels: dict[str, Any]) -> pd.DataFrame:
