@@ -264,7 +264,8 @@ def load_run(folder: str | os.PathLike[str]) -> xr.Dataset:
 
 def mean_entropy(run: xr.Dataset) -> float:
     """Return the mean entropy of a run's tokens, in bits; drawn ones count for all those that they stand for."""
-    return float(np.average(run.entropy_bits.values, weights=run.weight.values))
+    weights = run.weight.values if "weight" in run else None
+    return float(np.average(run.entropy_bits.values, weights=weights))
 
 
 def _dataset(folder: str | os.PathLike[str], manifest: dict[str, Any]) -> xr.Dataset:
