@@ -24,6 +24,12 @@ def test_links_lead_to_files(page):
     assert not missing
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_pages_link_to_no_page_that_sphinx_does_not_build(page):
+    pages = [match[1] for match in LINK.finditer(page.read_text(encoding="utf-8")) if match[1].endswith(".md")]
+    assert [target for target in pages if target.startswith("../")] == []
+
+
 def test_every_public_name_is_in_the_reference():
     reference = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "reference").glob("*.rst"))
     documented = set(re.findall(r"auto\w+:: (?:[\w.]+\.)?(\w+)", reference))
