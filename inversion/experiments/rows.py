@@ -84,7 +84,9 @@ def row_of(result: Correlation, facts: Mapping[str, Any], control: str = "none")
 
 def layer_rows(run: xr.Dataset, labels: Mapping[str, Any]) -> pd.DataFrame:
     """Return the correlation at each layer and projection, with labels as its first columns."""
-    table = layer_map(run).to_dataframe().reset_index().loc[:, list(MAP)]
-    for place, (name, value) in enumerate(labels.items()):
-        table.insert(place, name, value)
-    return table
+    return labelled(layer_map(run).to_dataframe().reset_index().loc[:, list(MAP)], labels)
+
+
+def labelled(table: pd.DataFrame, labels: Mapping[str, Any]) -> pd.DataFrame:
+    """Return a table with labels, the same in every row, as its first columns."""
+    return pd.concat([pd.DataFrame(dict(labels), index=table.index), table], axis=1)

@@ -25,13 +25,13 @@ def changes_of(path: Path, runs: Runs, others: Mapping[str, Runs]) -> pd.DataFra
         others: What it is compared with, by the name that it goes by in ``against``.
     """
     kept = dict(tuple(pd.read_csv(path).groupby("against"))) if path.is_file() else {}
-    missing = {name: _rows(runs, other).assign(against=name) for name, other in others.items() if name not in kept}
+    missing = {name: _rows(runs, name, other) for name, other in others.items() if name not in kept}
     if missing:
         put_table(path, pd.concat([*kept.values(), *missing.values()]))
     return pd.concat([{**kept, **missing}[name] for name in others], ignore_index=True)
 
 
-def _rows(runs: Runs, others: Runs) -> pd.DataFrame:
+def _rows(runs: Runs, against: str, others: Runs) -> pd.DataFrame:
     rows = []
     for texts, folder in runs.items():
         here, there = load_run(folder), load_run(others[texts])
@@ -40,5 +40,5 @@ def _rows(runs: Runs, others: Runs) -> pd.DataFrame:
         for unit in RHO_UNITS:
             found = compare(there, here, unit=unit, pairing="paired" if shared else "independent")
             numbers = {name: getattr(found, name) for name in NUMBERS[:4]}
-            rows.append({"against": "", "texts": texts, "unit": unit, **numbers, "paired": found.paired})
+            rows.append({"against": against, "texts": texts, "unit": unit, **numbers, "paired": found.paired})
     return pd.DataFrame(rows)

@@ -19,6 +19,7 @@ from inversion.experiments.pretrained.finetuning import train_arm
 from inversion.experiments.pretrained.measuring import LAYERS, ROWS, TEXTS, is_measured, measure_checkpoint
 from inversion.experiments.pretrained.spec import PARTS, StudySpec
 from inversion.experiments.pretrained.texts import tokenizer_of, training_examples, write_texts
+from inversion.experiments.rows import labelled
 from inversion.experiments.survey import is_done
 from inversion.files import check_part, claim, holds, owned, put_table, share_of
 from inversion.models import load_checkpoint
@@ -233,7 +234,7 @@ class Study:
                 against, reference = references.setdefault(cell.benchmark, (f"{name}: {cell.name}", runs))
                 if by_layer.is_file() and reference is not runs and is_complete(reference[cell.benchmark]):
                     found = changes_of(part.with_name(f"{cell.name}-{CHANGES}"), runs, {against: reference})
-                    changes.append(_labelled(found.drop(columns="texts"), labels_of(name, cell)))
+                    changes.append(labelled(found.drop(columns="texts"), labels_of(name, cell)))
         return {"baseline": rows, "baseline-layers": layers, "baseline-changes": changes}
 
     def _finetuning_tables(self) -> dict[str, list[pd.DataFrame]]:
@@ -246,11 +247,11 @@ class Study:
                 folder = step_folder(self._arm(name, seed), step) if step else self._start(how.arms[name].measured_on)
                 if is_measured(folder):
                     labels = {"arm": name, "seed": seed, "step": step, "precision": how.precision}
-                    rows.append(_labelled(pd.read_csv(folder / ROWS), labels))
-                    layers.append(_labelled(pd.read_csv(folder / LAYERS), labels))
+                    rows.append(labelled(pd.read_csv(folder / ROWS), labels))
+                    layers.append(labelled(pd.read_csv(folder / LAYERS), labels))
                     if others := self._compared(name, seed, step):
                         found = changes_of(folder / CHANGES, _runs(folder), others)
-                        changes.append(_labelled(found, labels))
+                        changes.append(labelled(found, labels))
         return {"finetuning": rows, "finetuning-layers": layers, "finetuning-changes": changes}
 
     def _compared(self, name: str, seed: int, step: int) -> dict[str, Runs]:
@@ -268,11 +269,6 @@ class Study:
 def _runs(checkpoint: Path) -> Runs:
     """Return the runs of a checkpoint."""
     return {texts: checkpoint / texts for texts in TEXTS}
-
-
-def _labelled(table: pd.DataFrame, labels: dict[str, Any]) -> pd.DataFrame:
-    """Return a table with labels as its first columns."""
-    return pd.concat([pd.DataFrame(labels, index=table.index), table], axis=1)
 
 
 _DECIDING = ("marks", "batch_size", "precision", "problems", "targets", "max_new_tokens", "samples")
