@@ -16,6 +16,7 @@ from inversion.errors import InputError
 from inversion.experiments.difficulty import check_solve_rate, within_reach
 from inversion.experiments.finetuning import RECORD as TRAIN_RECORD
 from inversion.experiments.finetuning import method_of, train, training_problems
+from inversion.experiments.rows import labelled
 from inversion.experiments.sampling import divergence, draw_samples, pass_at_k
 from inversion.experiments.spec import (
     TrainSpec,
@@ -69,6 +70,11 @@ class Arm:
     def folder(self) -> Path:
         """Where its results lie."""
         return Path(self.spec.out)
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """What it is called in the tables."""
+        return {"method": self.name, "seed": self.spec.seed}
 
     @property
     def samples(self) -> Path:
@@ -204,7 +210,7 @@ def write_tables(spec: CompareSpec) -> None:
     rows = pd.DataFrame([row for arm in done for row in json.loads(arm.samples.read_text(encoding="utf-8"))])
     logs = [(arm, pd.read_csv(arm.folder / "log.csv")) for arm in done]
     curves = pd.concat([_curve(arm, log) for arm, log in logs], ignore_index=True)
-    entropy = [_labelled(arm, entropy_rows(log)) for arm, log in logs if "held_out_accuracy" in log]
+    entropy = [labelled(entropy_rows(log), arm.labels) for arm, log in logs if "held_out_accuracy" in log]
     keys = ["method", "seed", "when"]
     labels = [dict(zip(keys, values, strict=True)) for values in rows[keys].itertuples(index=False)]
     layers = [label | row for label, part in zip(labels, rows.pop("layers"), strict=True) for row in part]
@@ -248,10 +254,7 @@ def _sample(spec: CompareSpec, arm: Arm, held_out: list[Problem]) -> None:
     else:
         before = {k: v for k, v in json.loads(known.read_text())[0].items() if k not in ("method", "seed", "when")}
     after = _measurements(spec, arm, "after", held_out)
-    rows = [
-        {"method": arm.name, "seed": arm.spec.seed, "when": when, **values}
-        for when, values in (("before", before), ("after", after))
-    ]
+    rows = [{**arm.labels, "when": when, **values} for when, values in (("before", before), ("after", after))]
     put(arm.samples, lambda path: path.write_text(json.dumps(rows, indent=1), encoding="utf-8"))
 
 
@@ -289,13 +292,7 @@ def _curve(arm: Arm, log: Any) -> pd.DataFrame:
     log = log[log["reward"].notna()]
     curve = pd.DataFrame({name: log[metric] for name, metric in CURVES.items() if metric in log})
     curve.insert(0, "step", log["step"])
-    return _labelled(arm, curve)
-
-
-def _labelled(arm: Arm, rows: pd.DataFrame) -> pd.DataFrame:
-    rows.insert(0, "seed", arm.spec.seed)
-    rows.insert(0, "method", arm.name)
-    return rows
+    return labelled(curve, arm.labels)
 
 
 def entropy_rows(log: Any) -> pd.DataFrame:

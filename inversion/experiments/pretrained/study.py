@@ -222,7 +222,7 @@ class Study:
 
     def _baseline_tables(self) -> dict[str, list[pd.DataFrame]]:
         rows, layers, changes = [], [], []
-        references: dict[str, tuple[str, Runs]] = {}  # by the texts, the first run on them
+        references: dict[tuple[str, str], tuple[str, Runs]] = {}  # by the texts, the first run on them
         for name, survey in self.spec.surveys(self.texts).items():
             folder = self.out / "baseline" / name
             for cell in survey.cells():
@@ -231,7 +231,9 @@ class Study:
                     rows.append(pd.read_csv(part))
                     layers.append(pd.read_csv(by_layer))
                 runs = {cell.benchmark: cell.folder(folder)}
-                against, reference = references.setdefault(cell.benchmark, (f"{name}: {cell.name}", runs))
+                # Two surveys may give one name to different files.
+                texts = cell.benchmark, survey.benchmarks[cell.benchmark].prompts
+                against, reference = references.setdefault(texts, (f"{name}: {cell.name}", runs))
                 if by_layer.is_file() and reference is not runs and is_complete(reference[cell.benchmark]):
                     found = changes_of(part.with_name(f"{cell.name}-{CHANGES}"), runs, {against: reference})
                     changes.append(labelled(found.drop(columns="texts"), labels_of(name, cell)))
