@@ -29,6 +29,8 @@ from inversion.measure import Measurement, measure_run
 from inversion.models import context_length, load_checkpoint, load_model, prompt_ids
 from inversion.progress import bar
 from inversion.responses import Generation, Problem, read_problems, require_texts
+from inversion.responses.benchmarks import find_benchmark
+from inversion.responses.sources import is_source
 from inversion.runs import load_responses, load_run, mean_entropy
 from inversion.scoring import Scorer, Unscorable, accuracy, score_of, scorer_for
 from inversion.shipped import PROBLEMS
@@ -39,6 +41,8 @@ from inversion.tables import text_table
 RECORD = "train.yaml"
 WAIT_SECONDS = 7 * 86400
 """How long training processes wait for the first one, which measures before and after: half an hour is too short."""
+TASK_SEEDS = 10**6
+"""How far the seeds of a reasoning-gym task lie apart: item i of its seed s is item 0 of s + i."""
 SHOWN = {"reward": "reward", "right": "rewards/correct/mean", "rho": "rho", "tokens": "completions/mean_length"}
 TABLE: tuple[str, ...] = ("", "right", "tokens", "bits", "rho, positions", "rho, token types")
 
@@ -138,7 +142,14 @@ def method_of(spec: TrainSpec) -> Any:
 
 
 def training_problems(spec: TrainSpec) -> tuple[list[Problem], list[Problem]]:
-    """Return the problems to train on and the held-out ones, each with a scorer."""
+    """Return the problems to train on and the held-out ones, each with a scorer; none is both.
+
+    Problems of a reasoning-gym task are held out by a seed of their own, so that all seeds of a comparison share them;
+    of a file without ``held_out``, the last ones.
+
+    Raises:
+        InputError: They cannot be read, or nothing is left to train on.
+    """
     if spec.problems == DEMO:
         # The split by prompt keeps all held-out problems, the shipped ones among them, out of the training stream.
         problems = _demo_problems(spec, "train", spec.limit, spec.seed)
@@ -149,16 +160,28 @@ def training_problems(spec: TrainSpec) -> tuple[list[Problem], list[Problem]]:
     elif spec.held_out is not None:
         problems = read_problems(spec.problems, spec.limit, spec.seed, spec.task_options)
         held_out = read_problems(spec.held_out, spec.held_out_limit)
-    else:
+    elif is_source(spec.problems) or find_benchmark(spec.problems):
         both = read_problems(spec.problems, spec.limit + spec.held_out_limit, spec.seed, spec.task_options)
-        if len(both) <= spec.held_out_limit:
-            raise InputError(
-                f"{spec.problems} has {len(both)} problems and {spec.held_out_limit} are held out; lower "
-                "held_out_limit or give more problems."
-            )
         problems, held_out = both[: -spec.held_out_limit], both[-spec.held_out_limit :]
+    else:
+        problems = read_problems(spec.problems, spec.limit, spec.seed * TASK_SEEDS, spec.task_options)
+        held_out = read_problems(spec.problems, spec.held_out_limit, TASK_SEEDS // 2, spec.task_options)
+    if not (left := apart(problems, held_out)):
+        raise InputError(
+            f"{spec.problems} has no problem that is not held out, {len(held_out)} being so; lower held_out_limit or "
+            "give more problems."
+        )
+    if len(left) < len(problems):
+        print(f"{len(problems) - len(left)} of {len(problems)} training problems are left out: they are held out.")
+    problems = left
     problems, held_out = require_texts(problems, "training"), require_texts(held_out, "training")
     return _scored(spec, problems), _scored(spec, held_out)
+
+
+def apart(problems: list[Problem], held_out: list[Problem]) -> list[Problem]:
+    """Return the problems that are not held out, by their prompts."""
+    prompts = {problem.prompt for problem in held_out}
+    return [problem for problem in problems if problem.prompt not in prompts]
 
 
 def _demo_problems(spec: TrainSpec, split: Split, limit: int, seed: int | str) -> list[Problem]:

@@ -48,7 +48,8 @@ class TrainSpec:
     limit: Most training problems.
     task_options: Settings of a reasoning-gym task's generator; with ``demo``, ``tasks``: names of some of the three.
     held_out: Where to measure before and after: a file as above; none for the shipped held-out problems with
-        ``demo``, and otherwise the last ``held_out_limit`` of the problems, which are then not trained on.
+        ``demo``, for a seed of their own with a task, and otherwise for the last ``held_out_limit`` of the problems.
+        What is held out is never trained on.
     held_out_limit: Most problems to measure on.
     held_out_every: Steps after which the held-out problems are answered again, for accuracy and entropy along training;
         0 for never.

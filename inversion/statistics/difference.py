@@ -71,11 +71,12 @@ def compare(
     one_of("pairing", pairing, PAIRINGS)
     a, b = Columns.of(run_a), Columns.of(run_b)
     notes = told_apart({"a": a, "b": b}, options)
-    keep, more = _pairs(a, b, pairing)
-    if keep is not None:
-        options = replace(options, cluster="prompt")
-    samplers = Sampler(a, options.cluster), Sampler(b, options.cluster)
-    return difference_of(*samplers, options, keep or (None, None), paired=keep is not None, notes=notes + more)
+    shared, more = _pairs(a, b, pairing)
+    keep: tuple[Mask | None, Mask | None] = (None, None)
+    if shared is not None:
+        options, keep = replace(options, cluster="prompt"), (a.of_prompts(shared), b.of_prompts(shared))
+    samplers = [Sampler(columns, options.cluster, shared) for columns in (a, b)]
+    return difference_of(*samplers, options, keep, paired=shared is not None, notes=notes + more)
 
 
 def told_apart(runs: dict[str, Columns], options: Options) -> tuple[str, ...]:
@@ -112,8 +113,8 @@ def _listed(values: tuple[int, ...] | tuple[str, ...]) -> str:
     return " ".join(str(value) for value in values) or "none"
 
 
-def _pairs(a: Columns, b: Columns, pairing: str) -> tuple[tuple[Mask, Mask] | None, tuple[str, ...]]:
-    """Masks of the tokens whose prompt both runs have, or None if the runs are to be independent; and notes."""
+def _pairs(a: Columns, b: Columns, pairing: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Names of the prompts that both runs have, or None if the runs are to be independent; and notes."""
     names_a, names_b = a.prompt_names, b.prompt_names
     if names_a is None or names_b is None:
         if pairing == "paired":
@@ -129,7 +130,7 @@ def _pairs(a: Columns, b: Columns, pairing: str) -> tuple[tuple[Mask, Mask] | No
         raise InputError("The two runs share no prompt, so they cannot be paired; use pairing='independent'.")
     left = n_all - shared.size
     note = (f"{left} of {n_all} prompts are in one run only and left out",) if left else ()
-    return (a.of_prompts(shared), b.of_prompts(shared)), note
+    return shared, note
 
 
 def difference_of(

@@ -22,7 +22,7 @@ from inversion.statistics.options import Options
 
 Mask = np.ndarray
 MOST_CLUSTERS = 500
-"""More responses (or prompts) than this are resampled in so many groups of several: as good, and much cheaper."""
+"""More responses (or prompts) than this are resampled in so many groups of equal size: as good, and much cheaper."""
 MOST_VALUES = 30_000_000
 """Variables of more values than this in all are let go of when another one comes, the one used longest ago first."""
 
@@ -36,8 +36,13 @@ class Clusters:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, columns: Columns, kind: str) -> "Clusters":
+    def of(cls, columns: Columns, kind: str, among: np.ndarray | None = None) -> "Clusters":
         """Responses, or prompts with all their responses.
+
+        Args:
+            columns: The run.
+            kind: response or prompt.
+            among: Names of those that will be used; all by default. Runs with the same ones have the same groups.
 
         Raises:
             InputError: The run has no prompts.
@@ -50,13 +55,16 @@ class Clusters:
             raise InputError("The run has no prompt_id, which cluster='prompt' needs; use cluster='response'.")
         else:
             names, of_response = columns.prompt_names, columns.prompt
-        if names.size <= MOST_CLUSTERS:
+        used = names if among is None else among
+        if used.size <= MOST_CLUSTERS:
             return cls(of_response, names, notes)
-        # By name, so that runs over the same prompts have the same groups.
-        drawn = np.array([crc32(name.encode()) % MOST_CLUSTERS for name in names.tolist()])
-        numbers, group = np.unique(drawn, return_inverse=True)
-        note = f"{names.size} {kind}s are resampled in {numbers.size} groups"
-        return cls(group[of_response].astype(np.intp), np.char.mod("group %03d", numbers), (*notes, note))
+        # Dealt out evenly, in an order that has nothing to do with that of the problems.
+        order = sorted(used.tolist(), key=lambda name: (crc32(name.encode()), name))
+        number = {name: place % MOST_CLUSTERS for place, name in enumerate(order)}
+        group = np.array([number.get(name, 0) for name in names.tolist()], dtype=np.intp)
+        note = f"{used.size} {kind}s are resampled in {MOST_CLUSTERS} groups"
+        labels = np.char.mod("group %03d", np.arange(MOST_CLUSTERS))
+        return cls(group[of_response], labels, (*notes, note))
 
 
 def _shared_prompts(columns: Columns) -> tuple[str, ...]:
@@ -189,10 +197,11 @@ class Sampler:
     Args:
         columns: The run.
         cluster: What is resampled, response or prompt.
+        among: Names of the clusters that will be used; all by default.
     """
 
-    def __init__(self, columns: Columns, cluster: str):
-        self.columns, self.clusters = columns, Clusters.of(columns, cluster)
+    def __init__(self, columns: Columns, cluster: str, among: np.ndarray | None = None):
+        self.columns, self.clusters = columns, Clusters.of(columns, cluster, among)
         self._points: list[Points] = []
 
     @classmethod

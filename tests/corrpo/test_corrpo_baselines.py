@@ -134,7 +134,7 @@ ENTROPIES = torch.tensor([[0.1, 0.2, 0.3], [2.0, 9, 9]])
 HAND_LOG_PROBS = torch.tensor([[-7.0, -1, -9], [-7, -9, -9]])
 CLIPPED = [-1.2, -1.1, -0.5, 0.8]  # -min(ratio * A, ratio clipped to 0.8..1.2 * A)
 BY_HAND = {
-    "corrpo": sum(CLIPPED) / 4,
+    "corrpo": (sum(CLIPPED[:3]) / 3 + CLIPPED[3]) / 2,
     "grpo": (sum(CLIPPED[:3]) / 3 + CLIPPED[3]) / 2,
     "dr_grpo": sum(CLIPPED) / (2 * 12),  # responses are at most 12 tokens long
     "dapo": (-1.28 - 1.1 - 0.5 + 0.8) / 4,
@@ -143,6 +143,14 @@ BY_HAND = {
     "high_entropy": CLIPPED[3] / 4,  # one token of four lies above the 0.8 quantile
     "entropy_bonus": sum(CLIPPED) / 4 - 0.001 * (0.1 + 0.2 + 0.3 + 2.0) / 4,
 }
+
+
+@pytest.mark.parametrize("name", ["corrpo", "corrpo_flipped", "corrpo_shuffled", "direct"])
+def test_what_is_compared_with_grpo_differs_from_it_in_rho_alone(name):
+    without = {"inversion_control", "inversion_loss_weight", "beta"}
+    options = {field: value for field, value in METHODS[name].options(0).items() if field not in without}
+    assert options == METHODS["grpo"].options(0)
+    assert METHODS[name].trainer is METHODS["grpo"].trainer
 
 
 def hand_batch(log_probs):
@@ -175,8 +183,9 @@ def test_every_loss_by_hand(tmp_path, name, monkeypatch):
     assert loss.item() == pytest.approx(BY_HAND[name], abs=1e-6)
     if name in ("corrpo", "clip_cov"):
         loss.backward()
-        # -ratio * A / 4, 0 where clipping holds; Clip-Cov drops the second token, whose covariance is 2.5.
-        expected = [[0, -1.1 / 4 if name == "corrpo" else 0, -0.5 / 4], [0, 0, 0]]
+        # -ratio * A over tokens and responses, or over all tokens; 0 where clipping holds. Clip-Cov drops the second
+        # token, whose covariance is 2.5.
+        expected = [[0, -1.1 / 6, -0.5 / 6] if name == "corrpo" else [0, 0, -0.5 / 4], [0, 0, 0]]
         torch.testing.assert_close(log_probs.grad, torch.tensor(expected))
 
 

@@ -20,13 +20,14 @@ from inversion.experiments.finetuning import training_problems
 from inversion.experiments.spec import TrainSpec, flat_fields, read_spec
 from inversion.runs import load_responses, load_run
 
-ROWS = [{"prompt": f"Spell this word backward (example: sun -> nus): {w}", "answer": w[::-1]} for w in ("cat", "dog")]
+WORDS = [a + b + c for a in "bdp" for b in "aeou" for c in "gnt"]
+ROWS = [{"prompt": f"Spell this word backward (example: sun -> nus): {w}", "answer": w[::-1]} for w in WORDS]
 
 
 @pytest.fixture
 def problems(tmp_path):
     path = tmp_path / "problems.jsonl"
-    path.write_text("\n".join(map(json.dumps, ROWS * 4)), encoding="utf-8")
+    path.write_text("\n".join(map(json.dumps, ROWS[:8])), encoding="utf-8")
     return path
 
 
@@ -91,7 +92,7 @@ def test_bad_overrides_are_one_sentence(overrides, message):
     [
         (["method=ppo"], "method 'ppo' is not known"),
         (["problems=absent.jsonl"], "no file absent.jsonl"),
-        (["held_out_limit=8"], "8 are held out"),
+        (["held_out_limit=8"], "has no problem that is not held out"),
         (["loss_type=grpo", "method=kl_cov"], "loss_type to dapo"),
         (["inversion_form=best"], "reward form 'best' is not known"),
         (["num_generations=7"], "TRL refuses"),
@@ -141,6 +142,25 @@ def test_held_out_problems_are_not_trained_on(problems):
         training_problems(TrainSpec(task_options={"tasks": ["juggling"]}))
 
 
+def test_a_problem_that_is_held_out_is_not_trained_on_where_it_stands_twice(tmp_path, capsys):
+    path = tmp_path / "problems.jsonl"
+    path.write_text("\n".join(map(json.dumps, [*ROWS[:5], *ROWS[3:7]])), encoding="utf-8")
+    trained, held_out = training_problems(TrainSpec(problems=str(path), held_out_limit=4))
+    assert [p.prompt for p in trained] == [row["prompt"] for row in ROWS[:3]]
+    assert len(held_out) == 4
+    assert "2 of 5 training problems are left out: they are held out" in capsys.readouterr().out
+
+
+def test_seeds_of_a_task_share_what_is_held_out_and_nothing_else():
+    pytest.importorskip("reasoning_gym")
+    spec = TrainSpec(problems="number_sorting", limit=40, held_out_limit=20)
+    found = [training_problems(spec.changed({"seed": seed})) for seed in (0, 1, 2)]
+    assert len({tuple(p.prompt for p in held_out) for _, held_out in found}) == 1
+    prompts = [{p.prompt for p in problems} for problems, _ in found]
+    assert len(set.union(*prompts)) == sum(map(len, prompts)) == 120
+    assert not set.union(*prompts) & {p.prompt for p in found[0][1]}
+
+
 def arguments(problems, out, checkpoint):
     settings = {
         "problems": problems,
@@ -188,7 +208,7 @@ KILLS = ("before", "state", "model", "after")
 
 def test_killed_anywhere_and_resumed_equals_uninterrupted(tmp_path, checkpoint, capfd):
     problems = tmp_path / "problems.jsonl"
-    problems.write_text("\n".join(map(json.dumps, ROWS * 14)), encoding="utf-8")
+    problems.write_text("\n".join(map(json.dumps, ROWS[:28])), encoding="utf-8")
     # Two shards of held-out problems, so that a kill can come between them.
     given = ["train", "demo", *arguments(problems, tmp_path / "whole", checkpoint), "held_out_limit=20"]
     assert main(given) == 0

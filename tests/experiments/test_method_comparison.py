@@ -22,7 +22,10 @@ from inversion.experiments.sampling import divergence, pass_at_k
 from inversion.experiments.tables import comparison_table, paired_differences
 from inversion.statistics.seeds import seed_interval
 
-ROWS = [{"prompt": f"Spell this word backward (example: sun -> nus): {w}", "answer": w[::-1]} for w in ("cat", "dog")]
+ROWS = [
+    {"prompt": f"Spell this word backward (example: sun -> nus): {w}", "answer": w[::-1]}
+    for w in ["cat", "dog", "pig", "hen", "ram", "fox", "owl", "eel"]
+]
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5])
@@ -147,7 +150,7 @@ def test_a_comparison_has_to_be_named(capsys):
 
 def write_config(folder, checkpoint):
     problems = folder / "problems.jsonl"
-    problems.write_text("\n".join(map(json.dumps, ROWS * 4)), encoding="utf-8")
+    problems.write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
     config = folder / "compare.yaml"
     values = {
         "problems": str(problems),

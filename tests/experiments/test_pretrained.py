@@ -1,6 +1,7 @@
 """The study of a pretrained model, on a tiny one: the whole command, killed and gone on with, tables against scipy."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,11 @@ from inversion import InputError
 from inversion.cli import main
 from inversion.demo.tokenizer import build_tokenizer
 from inversion.experiments import pretrained
-from inversion.experiments.pretrained import changes, finetuning, measuring, read_study, study
+from inversion.experiments.pretrained import changes, finetuning, measuring, read_study, reinforcement, study
 from inversion.experiments.pretrained.costs import Costs
 from inversion.experiments.pretrained.finetuning import in_order
 from inversion.experiments.pretrained.spec import ArmSpec, TextSpec
-from inversion.experiments.pretrained.texts import IGNORED, Example, example, training_examples
+from inversion.experiments.pretrained.texts import IGNORED, Example, example, tokenizer_of, training_examples
 from inversion.files import owned
 from inversion.probes.estimate import Speed
 
@@ -470,3 +471,20 @@ def test_a_model_in_half_precision_training_is_measured_in_full(model, tmp_path)
             assert not torch.equal(wrapped(ids).logits, plain)
             assert torch.equal(measuring.plain_copy(trainer.model)(ids).logits, plain)
             assert not torch.equal(wrapped(ids).logits, plain)  # the training goes on as it was
+
+
+def test_what_reinforcement_holds_out_is_different_and_not_trained_on(model, config):
+    pytest.importorskip("reasoning_gym")
+    spec = read_study(str(model), str(config), ["reinforcement.scan.train=60", "reinforcement.scan.held_out=8"])
+    small = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
+    scan = replace(spec.reinforcement.scan, tasks={name: {"task": "chain_sum", **small} for name in ("one", "two")})
+    spec = replace(spec, reinforcement=replace(spec.reinforcement, scan=scan))
+    tokenizer = tokenizer_of(spec)
+    train, held_out = reinforcement.split(spec, tokenizer, ["one", "two"])
+    assert (len(train), len(held_out), len({p.prompt for p in held_out})) == (60, 8, 8)
+    assert not {p.prompt for p in train} & {p.prompt for p in held_out}
+    few = replace(scan, held_out=800)
+    with pytest.raises(InputError, match="too few different problems to hold out 400 each"):
+        reinforcement.split(
+            replace(spec, reinforcement=replace(spec.reinforcement, scan=few)), tokenizer, ["one", "two"]
+        )

@@ -183,10 +183,19 @@ def test_many_clusters_are_resampled_in_groups_that_pair(monkeypatch):
     grouped = inversion.correlate(A), inversion.compare(A, B)
     for one, other in zip(whole, grouped, strict=True):
         assert other.estimate == one.estimate
-        assert other.n_clusters <= 12 < one.n_clusters
+        assert other.n_clusters == 12 < one.n_clusters
         assert other.high - other.low == pytest.approx(one.high - one.low, rel=0.5)
-    assert "20 responses are resampled in" in grouped[0].notes[0]
+    assert "20 responses are resampled in 12 groups" in grouped[0].notes[0]
     assert grouped[1].paired
     # A prompt that one run lacks does not move the others to other groups.
     fewer = inversion.compare(A, B.isel(token=B.response.values > 0), pairing="paired")
     assert fewer.standard_error == pytest.approx(grouped[1].standard_error, rel=0.5)
+
+
+@pytest.mark.parametrize("most", [5, 12, 15])
+def test_a_run_with_more_prompts_than_the_other_is_still_paired(monkeypatch, most):
+    """Also where one of them alone would be grouped: the same tokens differ by exactly nothing."""
+    monkeypatch.setattr("inversion.statistics.samples.MOST_CLUSTERS", most)
+    found = inversion.compare(A, A.isel(token=A.response.values < 12), pairing="paired")
+    assert (found.estimate, found.low, found.high, found.p_value) == (0, 0, 0, 1)
+    assert found.n_clusters == min(most, 12)

@@ -34,22 +34,27 @@ class Method:
         return {**self.settings, "inversion_weight": self.weight_factor * weight}
 
 
+_GRPO = {"loss_type": "grpo"}
+"""The loss of ``grpo``, which what differs from it in rho alone has to share."""
+
 METHODS: dict[str, Method] = {
-    "corrpo": Method(CorrPOTrainer, weight_factor=1.0, source="our reading of arXiv 2605.17770"),
-    "corrpo_flipped": Method(CorrPOTrainer, weight_factor=-1.0, source="control: the sign of the weight flipped"),
+    "corrpo": Method(CorrPOTrainer, _GRPO, weight_factor=1.0, source="our reading of arXiv 2605.17770"),
+    "corrpo_flipped": Method(
+        CorrPOTrainer, _GRPO, weight_factor=-1.0, source="control: the sign of the weight flipped"
+    ),
     "corrpo_shuffled": Method(
         CorrPOTrainer,
-        {"inversion_control": "shuffled"},
+        {**_GRPO, "inversion_control": "shuffled"},
         weight_factor=1.0,
         source="control: rho permuted within the group",
     ),
     "direct": Method(
         CorrPOTrainer,
         # Without an anchor to the start, rho is moved by breaking the model (LAB_NOTES.md).
-        {"loss_type": "grpo", "inversion_loss_weight": 0.3, "beta": 0.2},
+        {**_GRPO, "inversion_loss_weight": 0.3, "beta": 0.2},
         source="our intervention: grpo with rho as a differentiable term, anchored to the start",
     ),
-    "grpo": Method(CorrPOTrainer, {"loss_type": "grpo"}, source="arXiv 2402.03300"),
+    "grpo": Method(CorrPOTrainer, _GRPO, source="arXiv 2402.03300"),
     "dr_grpo": Method(CorrPOTrainer, {"loss_type": "dr_grpo", "scale_rewards": "none"}, source="arXiv 2503.20783"),
     "dapo": Method(
         DynamicSamplingTrainer,

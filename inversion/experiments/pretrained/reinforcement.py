@@ -22,6 +22,8 @@ from inversion.responses import Generation, Problem, read_problems
 from inversion.scoring import scorer_for
 
 SCAN = "scan.csv"
+_TRIED = 20
+"""Problems that are made for each one held out, since those of a small task repeat themselves."""
 
 
 def scan(spec: StudySpec, tokenizer: Any, folder: Path, step: Callable[[], None] = lambda: None) -> pd.DataFrame:
@@ -94,24 +96,43 @@ def reinforce(spec: StudySpec, tokenizer: Any, folder: Path) -> None:
             f"no task is right between {low:.0%} and {high:.0%} of the time ({found}); add easier or harder ones to "
             "reinforcement.scan.tasks, or widen reinforcement.scan.between."
         )
-    files = []
-    # Other seeds than the scan's: it chose by those problems.
-    for name, count, seed in (
-        ("train", spec.reinforcement.scan.train, spec.seed + 1_000_000),
-        ("held-out", spec.reinforcement.scan.held_out, spec.seed + 2_000_000),
-    ):
-        path = folder / f"{name}.jsonl"
-        if not path.is_file():
-            per_task = [framed(spec, tokenizer, task, -(-count // len(taken)), seed) for task in taken]
-            rows = [row_of(problem) for turn in zip(*per_task, strict=True) for problem in turn][:count]
-            put_lines(path, rows)
-        files.append(path)
+    files = [folder / "train.jsonl", folder / "held-out.jsonl"]
+    if not all(path.is_file() for path in files):
+        for path, problems in zip(files, split(spec, tokenizer, taken), strict=True):
+            put_lines(path, map(row_of, problems))
     out = folder / "comparison"
     comparison = spec.comparison(out, *files)
     compare_methods(comparison, resume=(out / RECORD).is_file())
     for arm in comparison.arms():  # measured, so nobody needs their weights
         for name in ("model", "trainer"):
             shutil.rmtree(arm.folder / name, ignore_errors=True)
+
+
+def split(spec: StudySpec, tokenizer: Any, tasks: list[str]) -> tuple[list[Problem], list[Problem]]:
+    """Return problems to train on, task by task in turn, and held-out ones, which are all different and not among them.
+
+    Raises:
+        InputError: A task has too few different problems.
+    """
+    how = spec.reinforcement.scan
+    train, held_out = -(-how.train // len(tasks)), -(-how.held_out // len(tasks))
+    kept: dict[str, Problem] = {}
+    learnt: list[list[Problem]] = []
+    # Other seeds than the scan's: it chose by those problems. Two tasks may share some, so all are held out first.
+    for number, task in enumerate(tasks, 1):
+        for problem in framed(spec, tokenizer, task, _TRIED * held_out, spec.seed + 2_000_000):
+            if len(kept) < number * held_out:
+                kept.setdefault(problem.prompt, problem)
+    for task in tasks:
+        tried = framed(spec, tokenizer, task, 2 * train, spec.seed + 1_000_000)
+        learnt.append([problem for problem in tried if problem.prompt not in kept][:train])
+    if len(kept) < len(tasks) * held_out or any(len(problems) < train for problems in learnt):
+        raise InputError(
+            f"{', '.join(tasks)} have too few different problems to hold out {held_out} each and to train on "
+            f"{train} others; lower reinforcement.scan.held_out, or make the tasks larger."
+        )
+    in_turn = [problem for turn in zip(*learnt, strict=True) for problem in turn]
+    return in_turn[: how.train], list(kept.values())[: how.held_out]
 
 
 def row_of(problem: Problem) -> Row:

@@ -56,7 +56,7 @@ def rank_correlation(x: Variable, y: Variable) -> float:
     """Spearman's correlation of the tokens as they are, exact for any number of them. Range -1..1."""
     n, sums = x.values.size, np.zeros(3)
     for rows in in_blocks(n):
-        sums += _products(_centred(x.doubled_ranks[rows], n), _centred(y.doubled_ranks[rows], n))
+        sums += products(_centred(x.doubled_ranks[rows], n), _centred(y.doubled_ranks[rows], n))
     return _product_moment(sums, n)
 
 
@@ -66,7 +66,7 @@ def correlation(x: Floats, y: Floats, method: str) -> float:
         return tau(x, y)
     if method == "spearman":
         x, y = (_centred(doubled_ranks(v)[0], v.size) for v in (x, y))
-    return _product_moment(_products(standardise(x), standardise(y)), x.size)
+    return _product_moment(products(standardise(x), standardise(y)), x.size)
 
 
 def _centred(ranks: Ints, n: int) -> Floats:
@@ -74,8 +74,8 @@ def _centred(ranks: Ints, n: int) -> Floats:
     return ranks.astype(np.float64) - (n + 1.0)
 
 
-def _products(x: Floats, y: Floats) -> Floats:
-    """Sums of xy, xx and yy, (3,)."""
+def products(x: Floats, y: Floats) -> Floats:
+    """Sums of xy, xx and yy, (3,). x, y: (n,)."""
     return np.array([(a * b).sum() for a, b in ((x, y), (x, x), (y, y))])
 
 

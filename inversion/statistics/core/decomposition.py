@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from inversion.statistics.core import coefficients
-from inversion.statistics.core.coefficients import moments, ratio, standardise
+from inversion.statistics.core.coefficients import moments, products, ratio, standardise, tau
 from inversion.statistics.core.ranks import Floats, Ints, Margin, Variable
 from inversion.statistics.core.statistic import AtOnce, Statistic
 
@@ -20,7 +20,8 @@ def part_statistics(x: Variable, y: Variable, cluster_of: Ints, n_clusters: int,
 
     Spearman and Pearson: covariance and variances (of the ranks over all tokens, or of the values) split exactly into
     a part of deviations from the response's mean and a part of the response means, weighted by length. Kendall: pairs
-    of tokens of the same response and of different ones.
+    of tokens of the same response and of different ones. Both are exact at equal weights; above ``EXACT_TOKENS``
+    tokens, how they change with the weights comes from grouped values.
 
     Args:
         x: A variable whose clusters are the R responses.
@@ -30,11 +31,17 @@ def part_statistics(x: Variable, y: Variable, cluster_of: Ints, n_clusters: int,
         method: Which correlation.
     """
     make = {"spearman": _rank_moments, "pearson": _value_moments}
-    within, between = _kendall_parts(x, y) if method == "kendall" else _from_moments(make[method](x, y))
-    return [
-        Statistic(lambda weights: within(weights[:, cluster_of]), n_clusters),
-        Statistic(lambda weights: between(weights[:, cluster_of]), n_clusters),
-    ]
+    parts = _kendall_parts(x, y) if method == "kendall" else _from_moments(make[method](x, y))
+    shifts = [0.0, 0.0]
+    if x.values.size > coefficients.EXACT_TOKENS and method != "pearson":
+        equal = np.ones((1, x.n_clusters))
+        exact = _kendall_as_it_is(x, y) if method == "kendall" else _spearman_as_it_is(x, y)
+        shifts = [value - part(equal)[0] for value, part in zip(exact, parts, strict=True)]
+
+    def of(part: AtOnce, shift: float) -> AtOnce:
+        return lambda weights: np.clip(part(weights[:, cluster_of]) + shift, -1.0, 1.0)
+
+    return [Statistic(of(part, shift), n_clusters) for part, shift in zip(parts, shifts, strict=True)]
 
 
 def _from_moments(moments: Moments) -> tuple[AtOnce, AtOnce]:
@@ -83,6 +90,16 @@ def _rank_moments(x: Variable, y: Variable) -> Moments:
     return at
 
 
+def _spearman_as_it_is(x: Variable, y: Variable) -> tuple[float, float]:
+    """The part inside responses and that between them of the tokens as they are, exact for any number of them."""
+    n, sizes = x.values.size, np.bincount(x.cluster, minlength=x.n_clusters)
+    a, b = (v.doubled_ranks - (n + 1.0) for v in (x, y))  # (n,)
+    means = [np.bincount(x.cluster, v, x.n_clusters) / np.sqrt(sizes) for v in (a, b)]  # weighted by length, (R,)
+    total, between = products(a, b), products(*means)
+    scale = np.maximum(total[1], total[2])
+    return float(ratio(*(total - between), scale)), float(ratio(*between, scale))
+
+
 def _rank_sums(margin: Margin, weights: Floats) -> tuple[Floats, Floats]:
     """Sum of the centred doubled mid-ranks of each response (B, R), and their weighted sum of squares (B,).
 
@@ -109,6 +126,23 @@ def _kendall_parts(x: Variable, y: Variable) -> tuple[AtOnce, AtOnce]:
         return ratio(score, in_x, in_y, np.sqrt(in_x.clip(1) * in_y.clip(1)))
 
     return within, between
+
+
+def _kendall_as_it_is(x: Variable, y: Variable) -> tuple[float, float]:
+    """The part inside responses and that between them of the tokens as they are, exact for any number of them."""
+    order = np.argsort(x.cluster, kind="stable")
+    stops = np.cumsum(np.bincount(x.cluster, minlength=x.n_clusters))[:-1]
+    responses = zip(*(np.split(v.values[order], stops) for v in (x, y)), strict=True)
+    within = sum((_pair_sums(a, b) for a, b in responses), np.zeros(3))
+    between = _pair_sums(x.values, y.values) - within
+    return tuple(float(ratio(*s, np.sqrt(s[1].clip(1) * s[2].clip(1)))) for s in (within, between))  # type: ignore[return-value]
+
+
+def _pair_sums(x: Floats, y: Floats) -> Floats:
+    """Sums over ordered pairs of n points: sign product, untied in x, untied in y; (3,)."""
+    untied = [float(x.size**2 - (np.unique(v, return_counts=True)[1] ** 2).sum()) for v in (x, y)]
+    score = tau(x, y) * np.sqrt(untied[0]) * np.sqrt(untied[1]) if min(untied) > 0 else 0.0
+    return np.array([np.rint(score), *untied])
 
 
 def response_correlations(x: Variable, y: Variable, method: str, min_tokens: int) -> tuple[Floats, Ints]:
