@@ -59,6 +59,7 @@ class CorrPOTrainer(TimedTrainer):
     have none), ``entropy_bits`` (mean over tokens, at temperature 1; TRL's ``entropy`` is in nats and at the sampling
     temperature), ``covariance`` (of log-probability and advantage, nats) and ``predicted_entropy_change`` (minus the
     learning rate times it), ``accuracy`` (share of the scored responses at or above ``inversion_right_at``),
+    ``first_reward`` (mean of the first reward function over everything drawn, whatever else is in the reward),
     ``unscored`` (share of the others), ``rewards/inversion/mean`` (mean bonus), ``prize/...`` (correlation of the bonus
     with length, repetition, filler and ending within groups: what it pays for besides rho), ``time/...`` (seconds).
 
@@ -207,6 +208,7 @@ class CorrPOTrainer(TimedTrainer):
         )
         scored = ~responses.reward.isnan()
         self.note("rho", rho.nanmean().item())
+        self.note("first_reward", task[:, 0].nanmean().item())
         self.note("accuracy", responses.right[scored].mean().item())
         self.note("unscored", 1 - scored.to(rewards.dtype).mean().item())
         if config.inversion_control == "shuffled":

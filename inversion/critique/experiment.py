@@ -273,7 +273,7 @@ def _steering(
     base = _steered_answers(model, chosen, layer, None, settings, folder / "steering" / "none.json")
     rows = []
     for name, alpha in bar([("no steering", 0.0), *points], desc="steering", unit="point"):
-        path = folder / "steering" / f"{name.replace(' ', '-')}-{alpha:+.2f}.json"
+        path = folder / "steering" / f"{name.replace(' ', '-')}-{alpha:+}.json"
         right = base
         if alpha:
             right = _steered_answers(model, chosen, layer, alpha * named[name], settings, path)

@@ -24,6 +24,7 @@ from inversion.experiments.spec import (
     known_fields,
     parse_overrides,
     read_fields,
+    read_value,
     seeds_of,
     unknown,
 )
@@ -39,11 +40,11 @@ FILES = (("demo", "compare.yaml"), *((name, f"{name}.yaml") for name in ("rho", 
 SHIPPED = {name: Path(__file__).with_name(file) for name, file in FILES}
 """Name of a shipped comparison -> its file."""
 SHARED = frozenset(("out", "seed", "model", "device", "problems", "limit", "task_options", "scorer", "temperature"))
-SHARED |= {"held_out", "held_out_limit", "max_completion_length"}
+SHARED |= {"held_out", "held_out_limit", "held_out_targets", "max_completion_length"}
 """Fields that one run of a comparison cannot change: what is measured before training is measured once per seed."""
 RECORD = "compare.yaml"
 CURVES = {
-    "accuracy": "rewards/correct/mean",
+    "accuracy": "first_reward",  # of everything drawn; TRL's own is that of the groups that dynamic sampling keeps
     "reward": "reward",
     "rho": "rho",
     "filler": "filler",
@@ -103,6 +104,8 @@ class CompareSpec:
     solve_rate: list[float] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("samples", "pass_k", "solve_rate"):
+            object.__setattr__(self, name, read_value(CompareSpec, name, getattr(self, name)))
         if not isinstance(self.methods, dict) or not self.methods:
             raise InputError("methods is empty; give method names and their numbers of seeds, such as {grpo: 3}.")
         for name in self.methods:

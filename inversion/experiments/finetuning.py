@@ -43,7 +43,7 @@ WAIT_SECONDS = 7 * 86400
 """How long training processes wait for the first one, which measures before and after: half an hour is too short."""
 TASK_SEEDS = 10**6
 """How far the seeds of a reasoning-gym task lie apart: item i of its seed s is item 0 of s + i."""
-SHOWN = {"reward": "reward", "right": "rewards/correct/mean", "rho": "rho", "tokens": "completions/mean_length"}
+SHOWN = {"reward": "reward", "right": "first_reward", "rho": "rho", "tokens": "completions/mean_length"}
 TABLE: tuple[str, ...] = ("", "right", "tokens", "bits", "rho, positions", "rho, token types")
 
 
@@ -259,6 +259,10 @@ def _config(spec: TrainSpec, folder: Path) -> CorrPOConfig:
     updates = config.steps_per_generation * config.num_iterations / config.gradient_accumulation_steps
     if config.save_steps % updates:
         raise InputError(f"save_steps is {config.save_steps}; give a multiple of a rollout's {updates:g} updates.")
+    # What is to be logged is in no checkpoint either, and a row stands for all the steps since the last one.
+    for name, steps in (("save_steps", config.save_steps), ("held_out_every", spec.held_out_every)):
+        if steps % config.logging_steps:
+            raise InputError(f"{name} is {steps}; give a multiple of logging_steps, which is {config.logging_steps:g}.")
     return config
 
 

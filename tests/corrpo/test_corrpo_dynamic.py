@@ -1,5 +1,6 @@
 """Dynamic sampling: what is dropped, what fills its place, where it stops, and that it can be resumed."""
 
+import numpy as np
 import pytest
 import torch
 from corrpo_samples import data, make, varied_by_prompt
@@ -29,6 +30,21 @@ def test_groups_without_variance_make_room(tmp_path):
     # Prompts and responses were kept together: the kept prompts are among the three that vary.
     texts = trainer.processing_class.batch_decode(batch["prompt_ids"], skip_special_tokens=True)
     assert {text[0] for text in texts} <= set("012")
+
+
+def test_what_is_logged_as_right_is_that_of_everything_drawn(tmp_path):
+    """That of the groups which are kept is half by what they are kept for, however good the policy is."""
+    drawn = []
+
+    def reward(prompts, **context):
+        drawn.extend(varied_by_prompt(prompts, **context))
+        return drawn[-len(prompts) :]
+
+    trainer, _ = rollout(tmp_path, reward, tries=20)
+    metrics = trainer._metrics["train"]
+    assert np.mean(metrics["first_reward"]) == pytest.approx(np.mean(drawn))
+    assert np.mean(metrics["rewards/reward/mean"]) == pytest.approx(0.5)
+    assert np.mean(drawn) != pytest.approx(0.5)
 
 
 def test_tries_are_bounded(tmp_path):

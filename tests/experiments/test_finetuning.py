@@ -100,6 +100,8 @@ def test_bad_overrides_are_one_sentence(overrides, message):
         (["max_completion_length=8190"], "exceeds the context of half, 8192"),
         (["inversion_layers=[9]", "inversion_signal=exact"], "layer"),
         (["save_steps=3", "num_iterations=2"], "multiple of a rollout's 2 updates"),
+        (["save_steps=4", "logging_steps=3"], "save_steps is 4; give a multiple of logging_steps, which is 3"),
+        (["save_steps=4", "logging_steps=4", "held_out_every=6"], "held_out_every is 6; give a multiple"),
     ],
 )
 def test_bad_settings_exit_with_2_and_leave_no_training(tmp_path, problems, capsys, overrides, message):

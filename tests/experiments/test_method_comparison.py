@@ -132,6 +132,9 @@ def test_divergence_is_that_of_the_distributions():
             ["methods={down: {seeds: 1, method: grpo, inversion_los_weight: 1}}"],
             "the nearest are inversion_loss_weight",
         ),
+        (["methods={down: {seeds: 1, method: grpo, held_out_targets: 4}}"], "all runs of a comparison share"),
+        (["samples=many"], "samples is 'many'"),
+        (["pass_k=8"], "pass_k is 8"),
         (["steps=7"], "steps is now max_steps"),
     ],
 )

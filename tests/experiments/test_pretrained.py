@@ -428,6 +428,8 @@ def test_without_a_folder_problems_are_made_and_traces_left_out(model, config, t
         (["finetuning.problems=9"], "lower it"),
         (["reinforcement.compare.beta=many"], "beta is 'many'"),
         (["baseline.weights.models.plain.dtipe=x"], "did you mean dtype"),
+        (["baseline.weights.models=[plain]"], "baseline.weights.models is .'plain'.; give names"),
+        (["baseline.weights.benchmarks.worked=null"], "benchmarks.worked has no prompts"),
         (["reinforcement.scan.between=[0.7, 0.2]"], "the lower one first"),
     ],
 )
@@ -488,3 +490,19 @@ def test_what_reinforcement_holds_out_is_different_and_not_trained_on(model, con
         reinforcement.split(
             replace(spec, reinforcement=replace(spec.reinforcement, scan=few)), tokenizer, ["one", "two"]
         )
+
+
+def test_a_scan_answers_to_its_bounds_and_refuses_other_settings(model, config, tmp_path):
+    row = {"task": "sums", "settings": json.dumps(SMALL["reinforcement"]["scan"]["tasks"]["sums"])}
+    row |= {"accuracy": 0.15, "problems": 2, "samples": 2, "tokens": 8.0, "finished": 1.0}
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "sums.json").write_text(json.dumps(row))
+    for between, taken in (([0.2, 0.7], False), ([0.1, 0.7], True)):
+        spec = read_study(str(model), str(config), [f"reinforcement.scan.between={between}"])
+        assert reinforcement.untried(spec, tmp_path) == []
+        assert reinforcement.scanned(spec, tmp_path).taken.tolist() == [taken]
+        assert pd.read_csv(tmp_path / "scan.csv").taken.tolist() == [taken]
+    for override in ("tasks.sums.max_terms=3", "problems=3"):
+        spec = read_study(str(model), str(config), [f"reinforcement.scan.{override}"])
+        with pytest.raises(InputError, match="holds a try of sums with other settings"):
+            reinforcement.untried(spec, tmp_path)

@@ -30,7 +30,8 @@ class DynamicSamplingTrainer(CorrPOTrainer):
     still missing then is filled with groups that do not, whose advantage is 0. Every response that is drawn counts:
     training stops once as many were drawn as ``max_steps`` ordinary steps would draw, so it makes fewer steps than
     other methods from the same samples, and its learning rate has not fallen all the way then. Metrics of the
-    reward are those of the groups that are kept; ``accuracy`` and ``rho`` are those of everything drawn.
+    reward are those of the groups that are kept, which are the mixed ones; ``first_reward``, ``accuracy`` and ``rho``
+    are those of everything drawn.
 
     Several processes put the groups that they draw together, so they keep what one process would keep of the same.
     It works with text only.

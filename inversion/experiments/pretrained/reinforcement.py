@@ -11,39 +11,68 @@ import numpy as np
 import pandas as pd
 
 from inversion.errors import InputError
-from inversion.experiments.comparison import RECORD, compare_methods
+from inversion.experiments.comparison import RECORD, CompareSpec, compare_methods
 from inversion.experiments.pretrained.spec import StudySpec
 from inversion.experiments.pretrained.texts import frame_of
 from inversion.experiments.rows import Row
 from inversion.experiments.sampling import draw_samples
-from inversion.files import put, put_lines, put_table
+from inversion.files import claim, put, put_lines, put_table
 from inversion.models import load_model
 from inversion.responses import Generation, Problem, read_problems
 from inversion.scoring import scorer_for
 
-SCAN = "scan.csv"
+SCAN, COMPARISON, PROBLEMS = "scan.csv", "comparison", "problems"
+TRAIN, HELD_OUT = "train.jsonl", "held-out.jsonl"
 _TRIED = 20
 """Problems that are made for each one held out, since those of a small task repeat themselves."""
 
 
-def scan(spec: StudySpec, tokenizer: Any, folder: Path, step: Callable[[], None] = lambda: None) -> pd.DataFrame:
-    """Try every task and return the table: share right, what the responses are like, whether it is taken.
+def untried(spec: StudySpec, folder: Path) -> list[str]:
+    """Return the tasks that have not been tried.
+
+    Raises:
+        InputError: One was tried with other settings.
+    """
+    how = spec.reinforcement.scan
+    left = [name for name in how.tasks if not _file(folder, name).is_file()]
+    for name in set(how.tasks) - set(left):
+        row = _row(folder, name)
+        tried = json.loads(row["settings"]), row["problems"], row["samples"]
+        if tried != (how.tasks[name], how.problems, how.samples):
+            raise InputError(
+                f"{folder} holds a try of {name} with other settings; go on with those, or choose a new folder."
+            )
+    return left
+
+
+def scan(spec: StudySpec, tokenizer: Any, folder: Path, step: Callable[[], None] = lambda: None) -> None:
+    """Try every task that has not been tried.
 
     Each task's row is written when it is known, so that a scan which is killed goes on at the next.
     """
-    how, model = spec.reinforcement.scan, None
-    for name in how.tasks:
-        path = folder / "tasks" / f"{name}.json"
-        if not path.is_file():
-            model = load_model(spec.model, spec.device) if model is None else model
-            row = _tried(spec, model, tokenizer, name)
-            put(path, lambda part, row=row: part.write_text(json.dumps(row) + "\n"))
+    model = load_model(spec.model, spec.device)
+    for name in untried(spec, folder):
+        row = _tried(spec, model, tokenizer, name)
+        put(_file(folder, name), lambda part, row=row: part.write_text(json.dumps(row) + "\n"))
         step()
-    rows = pd.DataFrame([json.loads((folder / "tasks" / f"{name}.json").read_text()) for name in how.tasks])
-    low, high = how.between
+    scanned(spec, folder)
+
+
+def scanned(spec: StudySpec, folder: Path) -> pd.DataFrame:
+    """Write and return the table of all tasks: share right, what the responses are like, whether it is taken."""
+    rows = pd.DataFrame([_row(folder, name) for name in spec.reinforcement.scan.tasks])
+    low, high = spec.reinforcement.scan.between
     rows["taken"] = (rows.accuracy >= low) & (rows.accuracy <= high)
     put_table(folder / SCAN, rows)
     return rows
+
+
+def _file(folder: Path, task: str) -> Path:
+    return folder / "tasks" / f"{task}.json"
+
+
+def _row(folder: Path, task: str) -> Row:
+    return json.loads(_file(folder, task).read_text())
 
 
 def _tried(spec: StudySpec, model: Any, tokenizer: Any, name: str) -> Row:
@@ -85,27 +114,35 @@ def reinforce(spec: StudySpec, tokenizer: Any, folder: Path) -> None:
     """Compare the methods on the tasks that the scan took; killed at any point, the same call goes on.
 
     Raises:
-        InputError: The scan took no task.
+        InputError: The scan took no task, or the folder holds a comparison on others.
     """
-    table = pd.read_csv(folder / SCAN)
+    how = spec.reinforcement.scan
+    table = scanned(spec, folder)
     taken = table.task[table.taken].tolist()
-    low, high = spec.reinforcement.scan.between
+    low, high = how.between
     if not taken:
         found = ", ".join(f"{task} {share:.0%}" for task, share in zip(table.task, table.accuracy, strict=True))
         raise InputError(
             f"no task is right between {low:.0%} and {high:.0%} of the time ({found}); add easier or harder ones to "
             "reinforcement.scan.tasks, or widen reinforcement.scan.between."
         )
-    files = [folder / "train.jsonl", folder / "held-out.jsonl"]
+    record = {"tasks": taken, "train": how.train, "held_out": how.held_out}
+    problems = folder / PROBLEMS
+    claim(problems, "taken.json", record, what="choice", remedy="go on with those, or choose a new folder")
+    files = [problems / TRAIN, problems / HELD_OUT]
     if not all(path.is_file() for path in files):
-        for path, problems in zip(files, split(spec, tokenizer, taken), strict=True):
-            put_lines(path, map(row_of, problems))
-    out = folder / "comparison"
-    comparison = spec.comparison(out, *files)
-    compare_methods(comparison, resume=(out / RECORD).is_file())
+        for path, chosen in zip(files, split(spec, tokenizer, taken), strict=True):
+            put_lines(path, map(row_of, chosen))
+    comparison = comparison_of(spec, folder)
+    compare_methods(comparison, resume=(Path(comparison.train.out) / RECORD).is_file())
     for arm in comparison.arms():  # measured, so nobody needs their weights
         for name in ("model", "trainer"):
             shutil.rmtree(arm.folder / name, ignore_errors=True)
+
+
+def comparison_of(spec: StudySpec, folder: Path) -> CompareSpec:
+    """Return the comparison of methods that a folder holds, or is going to."""
+    return spec.comparison(folder / COMPARISON, folder / PROBLEMS / TRAIN, folder / PROBLEMS / HELD_OUT)
 
 
 def split(spec: StudySpec, tokenizer: Any, tasks: list[str]) -> tuple[list[Problem], list[Problem]]:

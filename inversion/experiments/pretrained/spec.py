@@ -183,12 +183,14 @@ class StudySpec:
 
     def _survey(self, name: str, values: dict[str, Any], folder: Path | None) -> Survey | None:
         models = {
-            key: {"model": self.model, "device": self.device, **self._around(entry or {})}
-            for key, entry in values.get("models", {}).items()
+            key: {"model": self.model, "device": self.device, **self._around(entry)}
+            for key, entry in _entries(name, values, "models").items()
         }
         benchmarks = {}
-        for key, entry in values.get("benchmarks", {}).items():
-            path = (folder or Path()) / f"{entry.get('prompts')}.jsonl"
+        for key, entry in _entries(name, values, "benchmarks").items():
+            if "prompts" not in entry:
+                raise InputError(f"baseline.{name}.benchmarks.{key} has no prompts; name one of the study's texts.")
+            path = (folder or Path()) / f"{entry['prompts']}.jsonl"
             # Where there are no reasoning traces, nothing is measured on them.
             if folder is None or path.is_file():
                 benchmarks[key] = {**entry, "prompts": str(path)}
@@ -251,6 +253,14 @@ def read_study(
     spec.surveys()
     spec.comparison(Path("out"), Path("train.jsonl"), Path("held-out.jsonl"))
     return spec
+
+
+def _entries(survey: str, values: dict[str, Any], part: str) -> dict[str, dict[str, Any]]:
+    """Return the models or benchmarks of a survey, each with its fields."""
+    entries = values.get(part, {})
+    if not isinstance(entries, dict) or not all(isinstance(entry or {}, dict) for entry in entries.values()):
+        raise InputError(f"baseline.{survey}.{part} is {entries!r}; give names, each with its fields below it.")
+    return {key: entry or {} for key, entry in entries.items()}
 
 
 def _sentence(error: ValidationError) -> str:

@@ -148,16 +148,11 @@ class Study:
     def _reinforcement(self, costs: Costs) -> list[Unit | None]:
         folder, how = self.out / "reinforcement", self.spec.reinforcement
         units: list[Unit | None] = []
-        if not (folder / reinforcement.SCAN).is_file():
-            units.append(
-                Unit(
-                    "reinforcement",
-                    f"scan of {len(how.scan.tasks)} tasks",
-                    costs.scan(self.spec),
-                    lambda advance: self._scan(costs, advance),
-                )
-            )
-        comparison = self.spec.comparison(folder / "comparison", folder / "train.jsonl", folder / "held-out.jsonl")
+        if untried := reinforcement.untried(self.spec, folder):
+            seconds = costs.scan(self.spec) * len(untried) / len(how.scan.tasks)
+            scan = lambda advance: self._scan(costs, advance)  # noqa: E731
+            units.append(Unit("reinforcement", f"scan of {len(untried)} tasks", seconds, scan))
+        comparison = reinforcement.comparison_of(self.spec, folder)
         left = [arm for arm in comparison.arms() if not arm.samples.is_file()]
         if left:
             seconds = len(left) * costs.reinforcement(comparison)
@@ -212,8 +207,8 @@ class Study:
         folder = self.out / "reinforcement"
         for path, name in (
             (folder / reinforcement.SCAN, "scan"),
-            (folder / "comparison" / "comparison.csv", "reinforcement"),
-            (folder / "comparison" / "curves.csv", "reinforcement-curves"),
+            (folder / reinforcement.COMPARISON / "comparison.csv", "reinforcement"),
+            (folder / reinforcement.COMPARISON / "curves.csv", "reinforcement-curves"),
         ):
             if path.is_file():
                 written.append(self.out / TABLES / f"{name}.csv")
