@@ -140,7 +140,7 @@ def tables(out):
 
 def test_the_command_ends_with_tables_and_keeps_no_weights(whole):
     names = {"baseline", "finetuning", "scan", "reinforcement", "reinforcement-curves"}
-    names |= {"baseline-layers", "finetuning-layers", "finetuning-changes", "baseline-changes"}
+    names |= {"baseline-layers", "finetuning-layers", "finetuning-changes", "baseline-changes", "reinforcement-changes"}
     assert set(tables(whole)) == {f"{name}.csv" for name in names}
     assert list(whole.rglob("*.safetensors")) == []
     table = pd.read_csv(whole / "tables" / "finetuning.csv")
@@ -230,6 +230,17 @@ def test_runs_of_the_baseline_are_compared_with_the_first_on_the_same_texts(whol
     random, plain = (inversion.correlate(inversion.load_run(run)).estimate for run in runs)
     found = table.query("texts == 'worked' and unit == 'position'").estimate.item()
     assert found == pytest.approx(random - plain, abs=1e-4)
+
+
+def test_a_trained_model_is_compared_with_the_one_before(whole):
+    table = pd.read_csv(whole / "tables" / "reinforcement-changes.csv")
+    assert set(table.against) == {"before"}
+    assert (table.method.tolist(), table.unit.tolist()) == (["grpo"] * 2, ["position", "token_type"])
+    folder = whole / "reinforcement" / "comparison" / "grpo" / "seed-0"
+    before, after = (inversion.load_run(folder / when) for when in ("before", "after"))
+    expected = inversion.compare(before, after, pairing="paired")
+    assert table.estimate[0] == pytest.approx(expected.estimate, abs=1e-4, nan_ok=True)
+    assert table.low[0] == pytest.approx(expected.low, abs=1e-4, nan_ok=True)
 
 
 def test_training_changes_the_model_and_adapters_are_merged(whole):

@@ -200,7 +200,8 @@ class Study:
     def write_tables(self) -> list[Path]:
         """Write the tables of everything that is finished; return them."""
         written = []
-        for name, parts in {**self._baseline_tables(), **self._finetuning_tables()}.items():
+        tables = {**self._baseline_tables(), **self._finetuning_tables(), **self._reinforcement_tables()}
+        for name, parts in tables.items():
             if parts:
                 written.append(self.out / TABLES / f"{name}.csv")
                 put_table(written[-1], pd.concat(parts, ignore_index=True), float_format=FORMAT)
@@ -250,6 +251,21 @@ class Study:
                         found = changes_of(folder / CHANGES, _runs(folder), others)
                         changes.append(labelled(found, labels))
         return {"finetuning": rows, "finetuning-layers": layers, "finetuning-changes": changes}
+
+    def _reinforcement_tables(self) -> dict[str, list[pd.DataFrame]]:
+        """Return by how much rho of a trained model is above that before training, and that of the first method."""
+        arms = list(reinforcement.comparison_of(self.spec, self.out / "reinforcement").arms())
+        changes = []
+        for arm in arms:
+            first = next(other for other in arms if other.spec.seed == arm.spec.seed)
+            others = {"before": arm.folder / "before"}
+            if first is not arm and first.samples.is_file():
+                others[first.name] = first.folder / "after"
+            if arm.samples.is_file():
+                runs = {against: {"held-out": folder} for against, folder in others.items()}
+                found = changes_of(arm.folder / CHANGES, {"held-out": arm.folder / "after"}, runs)
+                changes.append(labelled(found.drop(columns="texts"), arm.labels))
+        return {"reinforcement-changes": changes}
 
     def _compared(self, name: str, seed: int, step: int) -> dict[str, Runs]:
         """Return what a checkpoint is compared with: the model before, and the first arm's at this step and seed."""
