@@ -22,18 +22,18 @@ from inversion.plots import (
     specification_rows,
     style,
 )
-from inversion.plots.maps import colour_bar
+from inversion.plots.maps import colour_bar, share_axes
 from inversion.reference import FINGERPRINT
 from inversion.statistics import specification_curve as all_specifications
 from inversion.statistics.results import span
 
 
-def grid(count: int, height: float):
-    """A figure of ``count`` panels, at most three a row, sharing both axes; panels too many are taken away."""
+def grid(count: int, height: float, *, shared: bool = True):
+    """A figure of ``count`` panels, at most three a row, sharing both axes or none; panels too many are taken away."""
     columns = min(3, count)
     rows = -(-count // columns)
     width = PAGE_INCHES * (0.55 if count == 1 else 1)
-    figure, axes = new_figure(width, height * rows + 0.2, columns, rows, sharex=True, sharey=True)
+    figure, axes = new_figure(width, height * rows + 0.2, columns, rows, sharex=shared, sharey=shared)
     for ax in axes.flat[count:]:
         ax.remove()
     kept = list(axes.flat[:count])
@@ -108,7 +108,8 @@ def layer_map_figure(sources: Sources) -> Iterator[Drawn]:
     if not maps:
         return
     limit = max(0.1, *(float(np.nanmax(np.abs(table["estimate"].values), initial=0)) for table in maps.values()))
-    figure, axes = grid(len(maps), 1.7)
+    shared = share_axes(maps.values())
+    figure, axes = grid(len(maps), 1.7, shared=shared)
     said = []
     with style():
         for ax, (name, table) in zip(axes, maps.items(), strict=True):
@@ -119,7 +120,8 @@ def layer_map_figure(sources: Sources) -> Iterator[Drawn]:
                 f"{name}: {signed(np.nanmin(estimate))} to {signed(np.nanmax(estimate))}, of {estimate.size} cells "
                 f"{below} clearly negative and {above} clearly positive"
             )
-        outer_labels(axes)
+        if shared:
+            outer_labels(axes)
         colour_bar(axes, next(iter(maps.values())))
     seeds = "" if sources.runs else f" Last step of each stage, seed {min(t.attrs['seed'] for t in maps.values())}."
     yield Drawn(

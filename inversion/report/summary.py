@@ -11,6 +11,7 @@ import numpy as np
 from inversion import scoring
 from inversion.findings import Findings, NamedRun, number, sentences
 from inversion.plots import PAGE_INCHES, entropy_strength, fingerprint, layer_heat_map, new_figure, style
+from inversion.plots.maps import share_axes
 from inversion.runs import mean_entropy
 from inversion.statistics import compare
 from inversion.statistics.results import p_text
@@ -116,12 +117,13 @@ def _pictures(found: list[Findings]) -> Iterator[Picture]:
             2.0,
             len(pair),
             f"Correlation by layer and projection: {names}.",
+            shared=share_axes(f.table for f in pair),
         )
 
 
-def _picture(draw: Any, height: float, columns: int, caption: str) -> Picture:
+def _picture(draw: Any, height: float, columns: int, caption: str, *, shared: bool = True) -> Picture:
     # Panels of a kind share their vertical axis, so that they can be compared across.
-    figure, axes = new_figure(PAGE_INCHES if columns > 1 else PAGE_INCHES * 0.75, height, columns, sharey=True)
+    figure, axes = new_figure(PAGE_INCHES if columns > 1 else PAGE_INCHES * 0.75, height, columns, sharey=shared)
     with style():
         draw(axes)
         return picture_of(figure, caption)

@@ -329,6 +329,27 @@ def test_layer_curves_and_maps_take_their_rows():
     assert cells.q_value.values[:, 0].tolist() == [0.01, 0.1]
 
 
+def shown_cells(ax):
+    """The layers and projections that a map's panel has room for, and the names on its ticks."""
+    left, right, bottom, top = *ax.get_xlim(), *ax.get_ylim()
+    names = [[label.get_text() for label in axis.get_ticklabels()] for axis in (ax.xaxis, ax.yaxis)]
+    return (round(right - left), round(bottom - top)), names
+
+
+def test_maps_of_different_layers_or_projections_show_all_their_cells():
+    table = layers_table(1).query("stage in ['base', 'finetune']")
+    ragged = table[
+        (table.stage == "base") & (table.layer == 0) | (table.stage == "finetune") & table.projection.isin([*"vo"])
+    ]
+    (drawn,) = FIGURES["layer-map"].draw(Sources({}, {"layers": ragged}))
+    base, finetuned = (ax for ax in drawn.figure.axes if ax.get_title(loc="left"))
+    assert shown_cells(base) == ((1, 4), [["0"], [*"qkvo"]])
+    assert shown_cells(finetuned) == ((2, 2), [["0", "1"], [*"vo"]])
+    (drawn,) = FIGURES["layer-map"].draw(Sources({}, {"layers": table}))
+    base, finetuned = (ax for ax in drawn.figure.axes if ax.get_title(loc="left"))
+    assert base.get_shared_x_axes().joined(base, finetuned)
+
+
 def test_stage_bars_take_the_last_step_of_each_stage():
     bars = stage_bars(lineage_table(), "nuclear")
     assert [bar.group for bar in bars[::2]] == [

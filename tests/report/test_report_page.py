@@ -5,17 +5,18 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 from report_samples import HOSTILE, LAYERS, PROJECTIONS, capture_of, words_of, write_run, write_study
 
 import inversion
 from inversion import InputError
 from inversion.cli import main
-from inversion.findings import findings_of, read_runs, sample_of, sentences, verdict
+from inversion.findings import NamedRun, findings_of, read_runs, sample_of, sentences, verdict
 from inversion.report import report_html, write_report
 from inversion.report.data import packed, run_payload
 from inversion.report.page import embedded_json, page, source_hash
-from inversion.report.summary import Picture, Summary, accuracy
+from inversion.report.summary import Picture, Summary, accuracy, summarise
 
 FAST = {"interval": "jackknife", "resamples": 50}
 
@@ -197,6 +198,18 @@ def test_the_verdict_says_no_more_than_the_interval():
     assert "neither" in verdict(replace(result, low=-0.1, high=0.1))
     assert "undefined: constant" in verdict(replace(result, estimate=float("nan"), reason="constant"))
     assert "decides nothing" in verdict(replace(result, low=float("nan")))
+
+
+def test_maps_of_runs_with_different_projections_show_all_their_cells(monkeypatch):
+    figures = []
+    monkeypatch.setattr("inversion.report.summary.picture_of", lambda figure, caption: figures.append(figure))
+    runs = [capture_run(), capture_run().isel(projection=[1]), capture_run().isel(layer=[0], projection=[1])]
+    named = [NamedRun(str(i), run, pd.DataFrame({"score": [1.0]})) for i, run in enumerate(runs)]
+    summarise([findings_of(run, "nuclear", **FAST) for run in named], "nuclear", **FAST)
+    panels = [ax for figure in figures for ax in figure.axes if ax.get_ylabel() == "projection"]
+    shown = [[round(abs(ends[1] - ends[0])) for ends in (ax.get_xlim(), ax.get_ylim())] for ax in panels]
+    assert shown == [[2, 2], [2, 1], [1, 1]]
+    assert [[label.get_text() for label in ax.get_yticklabels()] for ax in panels] == [["q", "o"], ["o"], ["o"]]
 
 
 def capture_run():
