@@ -97,7 +97,13 @@ def test_typical_is_the_mean_over_long_enough_responses():
     assert np.isnan(table.estimate.drop_sel(response=long)).all()
     assert table.n_tokens.values.tolist() == np.bincount(RESPONSE).tolist()
     assert within_between(RUN).typical.estimate == pytest.approx(np.mean(values), abs=1e-12)
+    typical, lengths = within_between(RUN).typical, np.bincount(RESPONSE)[long]
+    assert (typical.n_tokens, typical.n_points) == (lengths.sum(), lengths.sum())
+    assert (typical.n_responses, typical.n_clusters) == (len(long), len(long))
+    assert typical.n_tokens_left_out == H.size - lengths.sum()
+    assert typical.n_responses_left_out == 20 - len(long)
     none = within_between(RUN, min_tokens=1000).typical
+    assert (none.n_tokens, none.n_responses, none.n_clusters) == (0, 0, 0)
     assert np.isnan(none.estimate)
     assert "no response has 1000" in none.reason
 
