@@ -48,7 +48,7 @@ def summarise(found: list[Findings], norm: str, **options: Any) -> Summary:
     """Put what was found into words, rows and pictures; options as for ``correlate``."""
     c = found[0].positions
     caption = (
-        f"{c.method.capitalize()} correlations of entropy and {c.norm} strength with {c.level:.0%} intervals "
+        f"{c.method.capitalize()} correlations of entropy and {c.norm} strength with {c.level:.4g} intervals "
         f"({c.interval}, over {c.cluster}s, {c.resamples} resamples, seed {c.seed})."
     )
     words = [" ".join(sentences(f)) for f in found]
@@ -69,7 +69,9 @@ def accuracy(run: NamedRun) -> str:
 def _difference(first: Findings, other: Findings, norm: str, **options: Any) -> str:
     d = compare(first.run.tokens, other.run.tokens, norm=norm, **options)
     how = "paired by prompt" if d.paired else "independent runs"
-    return f"{other.run.name} minus {first.run.name}: {number(d)} ({how}, {p_text(d.p_value)}, null: equal)."
+    said = f"{other.run.name} minus {first.run.name}: {number(d)} ({how}, {p_text(d.p_value)}, null: equal)."
+    notes = "; ".join(note for note in (d.reason, *d.notes) if note)
+    return said + (f" Where a is {first.run.name} and b is {other.run.name}: {notes}." if notes else "")
 
 
 def _row(f: Findings) -> tuple[str, ...]:

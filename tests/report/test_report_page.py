@@ -193,8 +193,10 @@ def test_words_follow_the_numbers(two_runs):
 
 def test_the_verdict_says_no_more_than_the_interval():
     result = inversion.correlate(capture_run(), **FAST)
-    assert "below zero" in verdict(replace(result, low=-0.5, high=-0.1))
-    assert "above zero" in verdict(replace(result, low=0.1, high=0.5))
+    assert "below zero" in verdict(replace(result, low=-0.5, high=-0.1, p_value=0.05))
+    assert "above zero" in verdict(replace(result, low=0.1, high=0.5, p_value=0.05))
+    assert "too few responses" in verdict(replace(result, low=-0.5, high=-0.1, p_value=0.06))
+    assert "too few responses" in verdict(replace(result, low=-0.5, high=-0.1, p_value=0.05, level=0.99))
     assert "neither" in verdict(replace(result, low=-0.1, high=0.1))
     assert "undefined: constant" in verdict(replace(result, estimate=float("nan"), reason="constant"))
     assert "decides nothing" in verdict(replace(result, low=float("nan")))
@@ -210,6 +212,28 @@ def test_maps_of_runs_with_different_projections_show_all_their_cells(monkeypatc
     shown = [[round(abs(ends[1] - ends[0])) for ends in (ax.get_xlim(), ax.get_ylim())] for ax in panels]
     assert shown == [[2, 2], [2, 1], [1, 1]]
     assert [[label.get_text() for label in ax.get_yticklabels()] for ax in panels] == [["q", "o"], ["o"], ["o"]]
+
+
+def test_the_difference_of_two_runs_says_what_must_be_known_about_it():
+    a, b = capture_run().assign_attrs(dtype="float32"), capture_run().assign_attrs(dtype="bfloat16")
+    alone = b.isel(token=b.response.values == 1)
+    for other, expected in (
+        (b, "dtype differs: a float32, b bfloat16"),
+        (alone, "b: a single response: the error between responses cannot be seen"),
+    ):
+        named = [NamedRun(n, run, pd.DataFrame({"score": [1.0]})) for n, run in (("one", a), ("two", other))]
+        said = summarise([findings_of(run, "nuclear", **FAST) for run in named], "nuclear", **FAST).paragraphs[-1]
+        assert said.startswith("two minus one: ")
+        assert "Where a is one and b is two: " in said
+        assert expected in said
+
+
+def test_the_level_of_an_interval_is_not_rounded_up_to_certainty():
+    run = NamedRun("one", capture_run(), pd.DataFrame({"score": [1.0]}))
+    options = {**FAST, "level": 0.995}
+    shown = summarise([findings_of(run, "nuclear", **options)], "nuclear", **options)
+    assert "0.995 intervals" in shown.caption
+    assert "(0.995 interval, p = " in shown.paragraphs[0]
 
 
 def capture_run():
