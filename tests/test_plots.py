@@ -91,6 +91,10 @@ def test_density_keeps_the_tokens_that_have_both_numbers():
     expected = run.nuclear.sel(layer=1, projection="q").values[[1, *range(3, run.sizes["token"])]]
     np.testing.assert_array_equal(found.strength, expected)
     assert found.entropy_bits[0] == plots.LOWEST_BITS
+    assert found.not_drawn == 1
+    for drawn, notes in ((run, ["not drawn: 1 token of strength 0"]), (RUN, [])):
+        _, axes = plots.new_figure()
+        assert [text.get_text() for text in plots.entropy_strength(drawn, axes[0, 0]).texts] == notes
     order = np.argsort(found.entropy_bits, kind="stable")
     first = np.array_split(order, 4)[0]
     assert found.middle_strength[0] == np.median(found.strength[first])

@@ -7,7 +7,7 @@ import numpy as np
 from inversion.figures.panels import ACCURACY, Drawn, band_table, legend_of_figure, looks_of, signed, spread
 from inversion.figures.sources import Sources
 from inversion.plots import PAGE_INCHES, curves, new_figure, style, table_bands
-from inversion.plots.style import GREY, MARKERS, look
+from inversion.plots.style import GREY, look
 from inversion.statistics.entropy_law import (
     NATS_A_BIT,
     EntropyLaw,
@@ -58,7 +58,7 @@ def law_figure(sources: Sources) -> Iterator[Drawn]:
             seeds = [seed.sort_values("step") for _, seed in table[table["method"] == law.method].groupby("seed")]
             for i, seed in enumerate(seeds):
                 colour, cut = look(i)["color"], int(law.fitted[i])
-                kind = {"marker": MARKERS[i], "linestyle": "none", "markersize": 3, "color": colour}
+                kind = {**look(i), "linestyle": "none", "markersize": 3}
                 for part, face, name in ((seed[:cut], colour, "fitted"), (seed[cut:], "white", "predicted")):
                     ax.plot(part["entropy_bits"], part["accuracy"], **kind, markerfacecolor=face, label=name)
                 bits = np.linspace(seed["entropy_bits"].min(), seed["entropy_bits"].max(), 50)

@@ -88,12 +88,14 @@ def curve_figure(sources: Sources) -> Iterator[Drawn]:
         legend_of_figure(figure, 3)
     tables = "\n\n".join(f"{title}:\n\n{band_table(bands)}" for title, bands in panels.items())
     every = [band for bands in panels.values() for band in bands]
+    several = any(len(band.members) > 1 for band in accuracy)
+    shares = " Bands of the share right: lowest to highest seed." if several else ""
     yield Drawn(
         "pretrained-curve",
         figure,
         f"**The correlation along fine-tuning of a pretrained model.** Spearman ρ of token entropy and {sources.norm} "
         f"strength on held-out problems, the same at every step; the arm on chains has problems of its own kind. "
-        f"{spread(every)} {REPORTED} {NOT_PUBLISHED}\n\n{tables}"
+        f"{spread(every)}{shares} {REPORTED} {NOT_PUBLISHED}\n\n{tables}"
         f"\n\nown responses, share right:\n\n{band_table(accuracy, signs=False)}",
     )
 

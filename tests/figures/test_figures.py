@@ -485,6 +485,18 @@ def test_the_captions_of_entropy_hold_what_is_known_of_the_curves():
     assert "| 18 | 59.0 | 59.0 |" in along
 
 
+def test_more_seeds_than_markers_are_drawn():
+    (drawn,) = FIGURES["entropy-law"].draw(Sources({}, {"entropy": entropy_table(seeds=8)}))
+    assert "| grpo | 8 |" in drawn.caption
+
+
+def test_the_caption_says_that_bands_of_accuracy_are_of_another_kind():
+    (drawn,) = FIGURES["pretrained-curve"].draw(Sources({}, {"finetuning": study_tables()[0]}))
+    assert "Bands of the share right: lowest to highest seed." in drawn.caption
+    (drawn,) = FIGURES["pretrained-curve"].draw(Sources({}, {"finetuning": study_tables(1)[0]}))
+    assert "lowest to highest" not in drawn.caption
+
+
 def test_a_short_comparison_has_no_law():
     short = Sources({}, {"entropy": entropy_table(points=7)})
     assert list(FIGURES["entropy-law"].draw(short)) == []

@@ -229,7 +229,17 @@ def test_an_empty_segment_is_nan_with_a_reason():
     assert np.isnan(found.a.estimate)
     assert np.isfinite(found.b.estimate)
     assert np.isnan(found.difference.estimate)
-    assert found.difference.reason.startswith("a: no token")
+    assert found.a.reason == "no token is in this part"
+    assert "! why NaN (a is wrong, b is right): a: no token is in this part" in str(found)
+
+
+def test_notes_of_the_difference_of_two_segments_are_printed():
+    """With two responses a part both parts and their difference fall back on the jackknife."""
+    few = RUN.isel(token=RESPONSE < 4)
+    found = segments(few, "score")
+    (note,) = found.difference.notes
+    assert "jackknife interval instead" in note
+    assert f"! right - wrong: {note}" in str(found)
 
 
 def test_segment_errors():
