@@ -15,7 +15,7 @@ import xarray as xr
 from inversion.errors import InputError
 from inversion.runs import load_responses, load_run
 from inversion.statistics import Correlation, Difference, correlate, layer_map
-from inversion.statistics.results import p_text, span
+from inversion.statistics.results import clear_sign, p_text, span
 
 FEW = 30
 """Below this many responses the sentence says that they are few."""
@@ -92,15 +92,21 @@ def findings_of(run: NamedRun, norm: str, **options: Any) -> Findings:
 
 
 def verdict(result: Correlation) -> str:
-    """One sentence on what an interval allows one to say."""
+    """One sentence on what an interval and its p-value allow one to say."""
     if not np.isfinite(result.estimate):
         return f"The correlation is undefined: {result.reason}."
     if not (np.isfinite(result.low) and np.isfinite(result.high)):
         return "Its uncertainty could not be determined, so it decides nothing."
-    if result.high < 0:
+    sign = clear_sign(result)
+    if sign < 0:
         return "The whole interval lies below zero: uncertain tokens are weakly driven, which is the inversion."
-    if result.low > 0:
+    if sign > 0:
         return "The whole interval lies above zero: strength rises with entropy, the opposite of the inversion."
+    if result.high < 0 or result.low > 0:
+        return (
+            "The whole interval lies on one side of zero, but the p-value does not reject zero at its level: there are "
+            "too few responses to decide."
+        )
     return "The interval includes zero, so this run decides neither for the inversion nor against it."
 
 
@@ -112,7 +118,7 @@ def sentences(found: Findings) -> list[str]:
         f"{found.run.name} ({tokens.attrs.get('model', 'unnamed model')}): over {c.n_tokens:,} tokens of "
         f"{c.n_responses:,} responses, token entropy and logit-gradient strength ({c.norm} norm of the gradient of the "
         f"{c.quantity or 'logit'}, mean over {averaged}) correlate at {number(c)} "
-        f"({c.level:.0%} interval, {p_text(c.p_value)}).",
+        f"({c.level:.4g} interval, {p_text(c.p_value)}).",
         verdict(c),
         f"Over {found.types.n_points:,} token types instead of positions it is {number(found.types)}.",
     ]

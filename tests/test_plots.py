@@ -91,6 +91,10 @@ def test_density_keeps_the_tokens_that_have_both_numbers():
     expected = run.nuclear.sel(layer=1, projection="q").values[[1, *range(3, run.sizes["token"])]]
     np.testing.assert_array_equal(found.strength, expected)
     assert found.entropy_bits[0] == plots.LOWEST_BITS
+    assert found.not_drawn == 1
+    for drawn, notes in ((run, ["not drawn: 1 token of strength 0"]), (RUN, [])):
+        _, axes = plots.new_figure()
+        assert [text.get_text() for text in plots.entropy_strength(drawn, axes[0, 0]).texts] == notes
     order = np.argsort(found.entropy_bits, kind="stable")
     first = np.array_split(order, 4)[0]
     assert found.middle_strength[0] == np.median(found.strength[first])
@@ -154,9 +158,13 @@ def test_bars_stand_side_by_side_within_their_group():
     assert [bar.place for bar in found] == pytest.approx([-0.2, 0.2, 1.2])
     assert (found[0].estimate, found[0].low, found[0].high) == (RESULT.estimate, RESULT.low, RESULT.high)
     assert plots.fingerprint_bars([RESULT])[0].group == "toy"
-    for broken in ({}, [], {"a": 0.3}):
-        with pytest.raises(InputError, match="no correlation"):
-            plots.fingerprint_bars(broken)
+    assert plots.fingerprint_bars(RESULT) == plots.fingerprint_bars([RESULT])
+    for broken in ({}, [], {"a": 0.3}, [RESULT, 0.3], 0.3, "toy", [found[0], RESULT]):
+        for function in (plots.fingerprint_bars, plots.fingerprint):
+            with pytest.raises(InputError, match="no correlation"):
+                function(broken)
+    with pytest.raises(InputError, match="several correlations are called 'toy'; pass a mapping"):
+        plots.fingerprint([RESULT, other])
 
 
 def test_specification_rows_name_only_choices_that_vary():
@@ -168,7 +176,20 @@ def test_specification_rows_name_only_choices_that_vary():
     assert varied <= set(found.choices)
     column = dict(zip(found.choices, found.chosen, strict=True))
     assert (column["norm: nuclear"] ^ column["norm: frobenius"]).all()
-    np.testing.assert_array_equal(found.clear, (found.low > 0) | (found.high < 0))
+    p = np.array([c.p_value for c in CURVE.correlations])
+    np.testing.assert_array_equal(found.clear, ((found.low > 0) | (found.high < 0)) & (p <= 0.05))
+
+
+def test_estimates_without_an_interval_are_drawn_and_named_as_such():
+    curve = specification_curve(RUN.isel(token=RUN.response.values == 0), methods=("spearman", "pearson"), **FAST)
+    assert all(np.isnan(c.low) for c in curve.correlations)
+    _, axes = plots.new_figure()
+    ax = plots.specification_curve(curve, axes[0, 0])
+    (drawn,) = (line for line in ax.lines if line.get_label() == "no interval")
+    assert drawn.get_ydata().tolist() == curve.estimates.tolist()
+    bottom, top = ax.get_ylim()
+    assert bottom < curve.estimates.min() < curve.estimates.max() < top
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["no interval"]
 
 
 def test_a_strip_wraps_lines_and_keeps_values():

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from inversion.figures.panels import ACCURACY, Drawn, band_table, legend_of_figure, signed, spread
+from inversion.figures.panels import ACCURACY, Drawn, band_table, legend_of_figure, looks_of, signed, spread
 from inversion.figures.sources import Sources
 from inversion.plots import PAGE_INCHES, curves, new_figure, style, table_bands
-from inversion.plots.style import GREY, MARKERS, look
+from inversion.plots.style import GREY, look
 from inversion.statistics.entropy_law import (
     NATS_A_BIT,
     EntropyLaw,
@@ -53,19 +53,16 @@ def law_figure(sources: Sources) -> Iterator[Drawn]:
     columns = min(COLUMNS, len(laws))
     rows = -(-len(laws) // columns)
     figure, axes = new_figure(PAGE_INCHES, 0.5 + 2.1 * rows, columns, rows, sharex=True, sharey=True)
-    handles = {}
     with style():
         for ax, law in zip(axes.flat, laws, strict=False):
             seeds = [seed.sort_values("step") for _, seed in table[table["method"] == law.method].groupby("seed")]
             for i, seed in enumerate(seeds):
                 colour, cut = look(i)["color"], int(law.fitted[i])
-                kind = {"marker": MARKERS[i], "linestyle": "none", "markersize": 3, "color": colour}
+                kind = {**look(i), "linestyle": "none", "markersize": 3}
                 for part, face, name in ((seed[:cut], colour, "fitted"), (seed[cut:], "white", "predicted")):
                     ax.plot(part["entropy_bits"], part["accuracy"], **kind, markerfacecolor=face, label=name)
                 bits = np.linspace(seed["entropy_bits"].min(), seed["entropy_bits"].max(), 50)
                 ax.plot(bits, accuracy_at(bits * NATS_A_BIT, law.a[i], law.b[i]), color=colour, linewidth=1)
-            drawn, names = ax.get_legend_handles_labels()
-            handles |= dict(zip(names[:2], drawn[:2], strict=True))
             ax.set_title(law.method)
         for ax in axes.flat[len(laws) :]:
             ax.set_visible(False)
@@ -73,7 +70,7 @@ def law_figure(sources: Sources) -> Iterator[Drawn]:
             ax.set_xlabel(ENTROPY if len(laws) < 3 else "entropy, bits")
         for ax in axes[:, 0]:
             ax.set_ylabel(f"{ACCURACY}, held-out")
-        legend_of_figure(figure, handles, 2)
+        legend_of_figure(figure, 2)
     head = ["method", "seeds", "a", "b", "b − a", "error of the law", "error of the last value", "difference"]
     yield Drawn(
         "entropy-law",
@@ -106,8 +103,7 @@ def covariance_figure(sources: Sources) -> Iterator[Drawn]:
             ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
         right.axvline(0, color=GREY, linewidth=0.6, zorder=0)
         right.set(xlabel="covariance, nats", ylabel="change of entropy, 0.001 nats")
-        drawn, names = left.get_legend_handles_labels()
-        legend_of_figure(figure, dict(zip(names, drawn, strict=True)), 6)
+        legend_of_figure(figure, 6)
     lines = []
     for method, values in change_correlations(changes).items():
         mine = changes[changes["method"] == method]
@@ -134,12 +130,12 @@ def entropy_curves_figure(sources: Sources) -> Iterator[Drawn]:
     if table is None:
         return
     found = {measure: table_bands(table, "method", measure) for measure in CURVES}
+    looks = looks_of(found.values())
     figure, axes = new_figure(PAGE_INCHES, 2.5, len(found), sharex=True)
     with style():
         for ax, (measure, bands) in zip(axes[0], found.items(), strict=True):
-            curves(bands, ax, seeds=False, ylabel=CURVES[measure])
-        drawn, names = axes[0, 0].get_legend_handles_labels()
-        legend_of_figure(figure, dict(zip(names, drawn, strict=True)), 6)
+            curves(bands, ax, seeds=False, looks=[looks[band.label] for band in bands], ylabel=CURVES[measure])
+        legend_of_figure(figure, 6)
     tables = "\n\n".join(
         f"{CURVES[m]}:\n\n{band_table(bands, signs=False, digits=DIGITS[m])}" for m, bands in found.items()
     )

@@ -1,6 +1,9 @@
 """Figures of a lineage: how the correlation moves along training."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
 
 from inversion.figures.of_pretrained import NOT_PUBLISHED, main_bands
 from inversion.figures.panels import (
@@ -130,16 +133,13 @@ def trajectory_figure(sources: Sources) -> Iterator[Drawn]:
         PRETRAINED: SFT,
     }
     figure, axes = new_figure(PAGE_INCHES, 2.9, len(panels), sharey=True)
-    handles = {}
     with style():
         for ax, (title, bands) in zip(axes[0], panels.items(), strict=True):
-            looks = [look(i % 2) | WAYS[i // 2 + (len(panels[title]) > 2)] for i in range(len(bands))]
+            looks = _stage_looks(bands)
             label = RHO if ax is axes[0, 0] else ""
             curves(bands, ax, log=True, seeds=False, looks=looks, reference=marks.get(title), ylabel=label, title=title)
             ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
-            drawn, names = ax.get_legend_handles_labels()
-            handles |= dict(zip(names, drawn, strict=True))
-        legend_of_figure(figure, handles, 4)
+        legend_of_figure(figure, 4)
     starts = ""
     if "start" in lineage:
         chosen = lineage["stage"].isin(["finetune", "grpo", "corrpo"]) & lineage["start"].notna()
@@ -161,6 +161,14 @@ def trajectory_figure(sources: Sources) -> Iterator[Drawn]:
     )
 
 
+def _stage_looks(bands: list[Band]) -> list[dict[str, Any]]:
+    """Looks of one panel's bands, which are called "UNIT" or "STAGE, UNIT"."""
+    units = list(UNIT_NAMES.values())
+    parts = [band.label.rpartition(", ") for band in bands]
+    stages = list(dict.fromkeys(stage for stage, _, _ in parts))
+    return [look(units.index(unit)) | WAYS[stages.index(stage) + (len(stages) > 1)] for stage, _, unit in parts]
+
+
 def layer_bands(layers: Table, stage: str, projection: str) -> list[Band]:
     """The correlation of one projection along a stage, a curve a layer."""
     rows = layers[(layers["stage"] == stage) & (layers["projection"] == projection)].sort_values(["layer", "step"])
@@ -174,21 +182,21 @@ def layer_curves_figure(sources: Sources) -> Iterator[Drawn]:
     layers = sources.table("layers")
     if layers is None or not (layers["stage"] == "finetune").any():
         return
-    projections = list(dict.fromkeys(layers.loc[layers["stage"] == "finetune", "projection"]))
-    panels = {name: layer_bands(layers, "finetune", name) for name in projections}
+    rows = layers[layers["stage"] == "finetune"]
+    panels = {name: layer_bands(layers, "finetune", name) for name in dict.fromkeys(rows["projection"])}
+    labels = [f"layer {layer}" for layer in sorted(set(rows["layer"]))]
+    shades = mpl.colormaps["cividis"].resampled(256)(0.85 * np.arange(len(labels)) / max(1, len(labels) - 1))
+    looks = {
+        label: {"color": shade, "marker": MARKERS[i % len(MARKERS)], "linestyle": "-"}
+        for i, (label, shade) in enumerate(zip(labels, shades, strict=True))
+    }
     figure, axes = new_figure(PAGE_INCHES, 2.3, len(panels), sharey=True)
     with style():
         for ax, (name, bands) in zip(axes[0], panels.items(), strict=True):
-            shades = mpl.colormaps["cividis"].resampled(256)
-            places = [i / max(1, len(bands) - 1) * 0.85 for i in range(len(bands))]
-            looks = [
-                {"color": shades(place), "marker": MARKERS[i % len(MARKERS)], "linestyle": "-"}
-                for i, place in enumerate(places)
-            ]
-            curves(bands, ax, log=True, seeds=False, looks=looks, ylabel=RHO if ax is axes[0, 0] else "", title=name)
+            drawn, label = [looks[band.label] for band in bands], RHO if ax is axes[0, 0] else ""
+            curves(bands, ax, log=True, seeds=False, looks=drawn, ylabel=label, title=name)
             ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
-        drawn, names = axes[0, 0].get_legend_handles_labels()
-        legend_of_figure(figure, dict(zip(names, drawn, strict=True)), 8)
+        legend_of_figure(figure, 8)
     every = [band for bands in panels.values() for band in bands]
     tables = "\n\n".join(f"{name}:\n\n{band_table(bands)}" for name, bands in panels.items())
     yield Drawn(

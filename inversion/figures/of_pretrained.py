@@ -11,6 +11,7 @@ from inversion.figures.panels import (
     Drawn,
     band_table,
     legend_of_figure,
+    looks_of,
     signed,
     spread,
 )
@@ -71,32 +72,30 @@ def curve_figure(sources: Sources) -> Iterator[Drawn]:
         for texts, unit in (("sampled", "position"), ("sampled", "token_type"), ("worked", "position"))
     }
     accuracy = accuracy_bands(table, sources.norm)
-    named = list(dict.fromkeys(band.label for bands in panels.values() for band in bands))
-    looks = {label: look(i) for i, label in enumerate(named)}
+    looks = looks_of([*panels.values(), accuracy])
     figure, axes = new_figure(PAGE_INCHES, 4.6, 2, 2)
-    handles: dict[str, Any] = {}
     with style():
         for ax, (title, bands) in zip(axes.flat, panels.items(), strict=False):
             drawn = [looks[band.label] for band in bands]
             curves(bands, ax, log=True, seeds=False, looks=drawn, reference=SFT, ylabel=RHO, title=title)
             ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
             ax.sharey(axes[0, 0])
-            lines, labels = ax.get_legend_handles_labels()
-            handles |= dict(zip(labels, lines, strict=True))
         axes[0, 0].autoscale(axis="y")  # to what all three panels hold
         ax = axes[1, 1]
         curves(accuracy, ax, log=True, seeds=False, looks=[looks[b.label] for b in accuracy], ylabel=ACCURACY)
         ax.set_title("own responses, share right")
         ax.set_ylim(bottom=-0.02)
-        legend_of_figure(figure, handles, 3)
+        legend_of_figure(figure, 3)
     tables = "\n\n".join(f"{title}:\n\n{band_table(bands)}" for title, bands in panels.items())
     every = [band for bands in panels.values() for band in bands]
+    several = any(len(band.members) > 1 for band in accuracy)
+    shares = " Bands of the share right: lowest to highest seed." if several else ""
     yield Drawn(
         "pretrained-curve",
         figure,
         f"**The correlation along fine-tuning of a pretrained model.** Spearman ρ of token entropy and {sources.norm} "
         f"strength on held-out problems, the same at every step; the arm on chains has problems of its own kind. "
-        f"{spread(every)} {REPORTED} {NOT_PUBLISHED}\n\n{tables}"
+        f"{spread(every)}{shares} {REPORTED} {NOT_PUBLISHED}\n\n{tables}"
         f"\n\nown responses, share right:\n\n{band_table(accuracy, signs=False)}",
     )
 
@@ -128,7 +127,6 @@ def controls_figure(sources: Sources) -> Iterator[Drawn]:
     if not panels:
         return
     figure, axes = new_figure(PAGE_INCHES, 3.4, len(panels), sharey=True)
-    handles: dict[str, Any] = {}
     order = list(CONTROLS.values())
     with style():
         for ax, (name, found) in zip(axes[0], panels.items(), strict=True):
@@ -137,9 +135,7 @@ def controls_figure(sources: Sources) -> Iterator[Drawn]:
             label = RHO if ax is axes[0, 0] else ""
             curves(bands, ax, log=True, seeds=False, looks=looks, ylabel=label, title=name)
             ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
-            lines, labels = ax.get_legend_handles_labels()
-            handles |= dict(zip(labels, lines, strict=True))
-        legend_of_figure(figure, handles, 2)
+        legend_of_figure(figure, 2)
     every = [band for bands in panels.values() for band in bands.values()]
     tables = "\n\n".join(f"{name}:\n\n{band_table(list(bands.values()))}" for name, bands in panels.items())
     yield Drawn(
@@ -195,8 +191,7 @@ def baseline_figure(sources: Sources) -> Iterator[Drawn]:
         ax.set_ylim(len(rows) - 0.5, -0.5)
         ax.set_xlim(-1.03, 1.03)
         ax.set_xlabel(RHO)
-        handles, labels = ax.get_legend_handles_labels()
-        legend_of_figure(figure, dict(zip(labels, handles, strict=True)), 3)
+        legend_of_figure(figure, 3)
     head = ["survey: model, texts, measurement", *MARKS.values()]
     lines = [
         [name, *(_said(cell[mark]) if mark in cell else "" for mark in MARKS.values())] for name, cell in rows.items()

@@ -22,18 +22,18 @@ from inversion.plots import (
     specification_rows,
     style,
 )
-from inversion.plots.maps import colour_bar
+from inversion.plots.maps import colour_bar, share_axes
 from inversion.reference import FINGERPRINT
 from inversion.statistics import specification_curve as all_specifications
 from inversion.statistics.results import span
 
 
-def grid(count: int, height: float):
-    """A figure of ``count`` panels, at most three a row, sharing both axes; panels too many are taken away."""
+def grid(count: int, height: float, *, shared: bool = True):
+    """A figure of ``count`` panels, at most three a row, sharing both axes or none; panels too many are taken away."""
     columns = min(3, count)
     rows = -(-count // columns)
     width = PAGE_INCHES * (0.55 if count == 1 else 1)
-    figure, axes = new_figure(width, height * rows + 0.2, columns, rows, sharex=True, sharey=True)
+    figure, axes = new_figure(width, height * rows + 0.2, columns, rows, sharex=shared, sharey=shared)
     for ax in axes.flat[count:]:
         ax.remove()
     kept = list(axes.flat[:count])
@@ -69,7 +69,7 @@ def entropy_strength_figure(sources: Sources) -> Iterator[Drawn]:
         "entropy-strength",
         figure,
         f"**Token entropy and logit-gradient strength.** Density of tokens (darker: more, logarithmic); line: medians "
-        f"of groups of equal size. {c.method.capitalize()} ρ over positions, with {c.level:.0%} intervals over "
+        f"of groups of equal size. {c.method.capitalize()} ρ over positions, with {c.level:.4g} intervals over "
         f"{c.cluster}s: {said}. Strength: {c.norm} norm, mean over layers and projections.",
     )
 
@@ -108,7 +108,8 @@ def layer_map_figure(sources: Sources) -> Iterator[Drawn]:
     if not maps:
         return
     limit = max(0.1, *(float(np.nanmax(np.abs(table["estimate"].values), initial=0)) for table in maps.values()))
-    figure, axes = grid(len(maps), 1.7)
+    shared = share_axes(maps.values())
+    figure, axes = grid(len(maps), 1.7, shared=shared)
     said = []
     with style():
         for ax, (name, table) in zip(axes, maps.items(), strict=True):
@@ -119,7 +120,8 @@ def layer_map_figure(sources: Sources) -> Iterator[Drawn]:
                 f"{name}: {signed(np.nanmin(estimate))} to {signed(np.nanmax(estimate))}, of {estimate.size} cells "
                 f"{below} clearly negative and {above} clearly positive"
             )
-        outer_labels(axes)
+        if shared:
+            outer_labels(axes)
         colour_bar(axes, next(iter(maps.values())))
     seeds = "" if sources.runs else f" Last step of each stage, seed {min(t.attrs['seed'] for t in maps.values())}."
     yield Drawn(
@@ -166,7 +168,7 @@ def fingerprint_figure(sources: Sources) -> Iterator[Drawn]:
             what = f"mean and range of up to {most} seeds; where there is one seed, its 95 % interval over responses"
     elif sources.runs:
         bars = fingerprint_bars({f.run.name: {"positions": f.positions, "token types": f.types} for f in sources.found})
-        what = f"{sources.found[0].positions.level:.0%} intervals over responses"
+        what = f"{sources.found[0].positions.level:.4g} intervals over responses"
     else:
         return
     if not bars:
@@ -213,9 +215,10 @@ def lineage_rows(lineage: Table, stage: str) -> SpecificationRows:
         for value in dict.fromkeys(sorted(values)) if values.nunique() > 1 else []:
             choices.append(f"{kind}: {CHOICE_NAMES.get(value, value.replace('_', ' '))}")
             chosen.append((values == value).to_numpy())
-    estimate, low, high = (rows[name].to_numpy(float) for name in ("estimate", "low", "high"))
+    estimate, low, high, p = (rows[name].to_numpy(float) for name in ("estimate", "low", "high", "p_value"))
+    clear = ((high < 0) | (low > 0)) & (p <= 0.05)
     mask = np.array(chosen, dtype=bool).reshape(len(choices), len(rows))
-    return SpecificationRows(estimate, low, high, (high < 0) | (low > 0), tuple(choices), mask)
+    return SpecificationRows(estimate, low, high, clear, tuple(choices), mask)
 
 
 def specification_figure(sources: Sources) -> Iterator[Drawn]:
@@ -234,12 +237,12 @@ def _specifications(name: str, of: str, rows: SpecificationRows) -> Drawn:
     figure, axes = new_figure(PAGE_INCHES, 1.8 + 0.16 * len(rows.choices))
     with style():
         specification_curve(rows, axes[0, 0])
-    below, above = int((rows.high < 0).sum()), int((rows.low > 0).sum())
+    below, above = (int((rows.clear & (sign * rows.estimate > 0)).sum()) for sign in (-1, 1))
     return Drawn(
         name,
         figure,
         f"**Specification curve of {of}.** {rows.estimate.size} ways to compute ρ, sorted: from "
         f"{signed(rows.estimate[0])} over a median of {signed(float(np.median(rows.estimate)))} to "
-        f"{signed(rows.estimate[-1])}; {below} intervals lie wholly below 0 and {above} wholly above. Intervals: 95 %, "
-        "each on its own, over responses. The rows below say which choices made each point.",
+        f"{signed(rows.estimate[-1])}; {below} lie clearly below 0 and {above} clearly above, by interval and p-value. "
+        "Intervals: 95 %, each on its own, over responses. The rows below say which choices made each point.",
     )

@@ -14,6 +14,7 @@ from inversion.figures.panels import (
     band_table,
     legend_above,
     legend_of_figure,
+    looks_of,
     signed,
     spread,
 )
@@ -40,7 +41,7 @@ UNSTEERED = "none"
 class Row:
     """A method's values after training: the mean over seeds, its 95 % t interval (NaN with one seed), the seeds.
 
-    before: mean before training, NaN where it was not measured. values: (seeds,).
+    mean: NaN where it was not measured. before: mean before training, NaN where it was not measured. values: (seeds,).
     """
 
     method: str
@@ -52,16 +53,15 @@ class Row:
 
 
 def method_rows(comparison: Table, measure: str) -> list[Row]:
-    """Compute what :func:`draw_methods` draws, methods in order of appearance."""
+    """Compute what :func:`draw_methods` draws, methods in order of appearance, also those without a value."""
     rows = []
     for method in dict.fromkeys(comparison["method"]):
         mine = comparison[comparison["method"] == method]
         values = mine.loc[mine["when"] == "after", measure].dropna().to_numpy(float)
         before = mine.loc[mine["when"] == "before", measure].dropna().to_numpy(float)
-        if not values.size:
-            continue
         start = float(before.mean()) if before.size else float("nan")
-        rows.append(Row(str(method), start, *seed_interval(values), values))
+        mean, low, high = seed_interval(values) if values.size else np.full(3, np.nan)
+        rows.append(Row(str(method), start, mean, low, high, values))
     return rows
 
 
@@ -84,21 +84,24 @@ def comparison_figure(sources: Sources) -> Iterator[Drawn]:
     table = sources.table("comparison")
     if table is None:
         return
-    found = {measure: method_rows(table, measure) for measure in MEASURES}
-    found = {measure: rows for measure, rows in found.items() if rows}
+    # All panels have the same methods, since they share the axis that names them.
+    after = table[table["when"] == "after"].dropna(subset=list(MEASURES), how="all")
+    table = table[table["method"].isin(after["method"])]
+    found = {measure: method_rows(table, measure) for measure in MEASURES if after[measure].notna().any()}
     if not found:
         return
-    height = 0.75 + 0.24 * max(map(len, found.values()))
+    height = 0.75 + 0.24 * table["method"].nunique()
     figure, axes = new_figure(PAGE_INCHES, height, len(found), sharey=True)
     with style():
         for ax, (measure, rows) in zip(axes[0], found.items(), strict=True):
             draw_methods(rows, ax, xlabel=MEASURES[measure])
     lines = []
-    for method in dict.fromkeys(row.method for rows in found.values() for row in rows):
-        named = {measure: [row for row in rows if row.method == method] for measure, rows in found.items()}
-        cells = [_cell(rows[0], signs=m != "accuracy") if rows else "" for m, rows in named.items()]
-        lines.append([method, *cells])
-    counts = sorted({row.values.size for rows in found.values() for row in rows})
+    for rows in zip(*found.values(), strict=True):
+        cells = [
+            _cell(row, signs=m != "accuracy") if row.values.size else "" for m, row in zip(found, rows, strict=True)
+        ]
+        lines.append([rows[0].method, *cells])
+    counts = sorted({row.values.size for rows in found.values() for row in rows if row.values.size})
     seeds = " to ".join(map(str, counts[:: max(1, len(counts) - 1)]))
     yield Drawn(
         "training-comparison",
@@ -142,8 +145,7 @@ def dose_response_figure(sources: Sources) -> Iterator[Drawn]:
                 ax.plot(rows[measure], rows[right], **shown, **hollow)
             ax.set(xlabel=f"{MEASURES[measure]}, after training")
         axes[0][0].set_ylabel(ACCURACY)
-        handles, labels = axes[0][0].get_legend_handles_labels()
-        legend_of_figure(figure, dict(zip(labels, handles, strict=True)), 4)
+        legend_of_figure(figure, 4)
     said = [f"{MEASURES[measure]}: {_slope(slopes(table, measure, right))}" for measure in measures]
     yield Drawn(
         "dose-response",
@@ -174,15 +176,16 @@ def training_layers_figure(sources: Sources) -> Iterator[Drawn]:
     found = {unit: before_after_bands(layers, unit) for unit in UNIT_NAMES if (layers["unit"] == unit).any()}
     if not found:
         return
+    after = ([band for band in bands if band.label != "before"] for bands in found.values())
+    looks = looks_of(after) | {"before": {"color": GREY, "linestyle": "--"}}
     figure, axes = new_figure(PAGE_INCHES, 2.6, len(found), sharey=True)
     with style():
         for ax, (unit, bands) in zip(axes[0], found.items(), strict=True):
-            looks = [{"color": GREY, "linestyle": "--"}, *(look(place) for place in range(len(bands) - 1))]
-            curves(bands, ax, seeds=False, looks=looks, ylabel=RHO if ax is axes[0, 0] else "", xlabel="layer")
+            drawn, label = [looks[band.label] for band in bands], RHO if ax is axes[0, 0] else ""
+            curves(bands, ax, seeds=False, looks=drawn, ylabel=label, xlabel="layer")
             ax.set(title=UNIT_NAMES[unit], xticks=bands[0].steps)
             ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        legend_of_figure(figure, dict(zip(labels, handles, strict=True)), 4)
+        legend_of_figure(figure, 4)
     every = [band for bands in found.values() for band in bands]
     tables = "\n\n".join(
         f"{UNIT_NAMES[unit].capitalize()}:\n\n{band_table(bands, along='layer')}" for unit, bands in found.items()
@@ -214,16 +217,17 @@ def supervised_figure(sources: Sources) -> Iterator[Drawn]:
     if table is None:
         return
     panels = {measure: table_bands(table, "condition", measure) for measure in MEASURES}
+    looks = looks_of(panels.values())
     figure, axes = new_figure(PAGE_INCHES, 2.6, len(panels))
     with style():
         for ax, (measure, bands) in zip(axes[0], panels.items(), strict=True):
-            curves(bands, ax, log=True, seeds=False, ylabel=MEASURES[measure])
+            drawn = [looks[band.label] for band in bands]
+            curves(bands, ax, log=True, seeds=False, looks=drawn, ylabel=MEASURES[measure])
             if measure != "accuracy":
                 ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
                 ax.sharey(axes[0, 1])
         axes[0, 1].autoscale(axis="y")  # to what both panels hold
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        legend_of_figure(figure, dict(zip(labels, handles, strict=True)), 4)
+        legend_of_figure(figure, 4)
     every = [band for bands in panels.values() for band in bands]
     conditions = [name for name in dict.fromkeys(table["condition"]) if name != UNSTEERED]
     ahead = "; ".join(f"{name}: {_points(lead(table, name))}" for name in conditions)
@@ -297,14 +301,15 @@ def training_curves_figure(sources: Sources) -> Iterator[Drawn]:
     groups = method_groups(list(dict.fromkeys(table["method"])))
     figure, axes = new_figure(PAGE_INCHES, 0.9 + 1.6 * len(found), len(groups), len(found), sharex=True, sharey="row")
     with style():
-        for i, (row, (measure, bands)) in enumerate(zip(axes, found.items(), strict=True)):
-            for ax, group in zip(row, groups, strict=True):
-                shown = [band for method in group for band in bands if band.label == method]
-                curves(shown, ax, seeds=False, ylabel=names[measure] if ax is row[0] else "", xlabel="")
-                if i == 0:
-                    legend_above(ax, 2)
-        for ax in axes[-1]:
-            ax.set_xlabel("training step")
+        for column, group in zip(axes.T, groups, strict=True):
+            for ax, bands in zip(column, found.values(), strict=True):
+                shown = {place: band for place, name in enumerate(group) for band in bands if band.label == name}
+                if shown:
+                    curves(list(shown.values()), ax, seeds=False, looks=[look(i) for i in shown], xlabel="", ylabel="")
+            legend_above(column[0], 2, column[1:])
+            column[-1].set_xlabel("training step")
+        for ax, measure in zip(axes[:, 0], found, strict=True):
+            ax.set_ylabel(names[measure])
     size = -(-int(table["step"].max()) // MOST_POINTS)
     every = [band for bands in found.values() for band in bands]
     tables = "\n\n".join(

@@ -1,6 +1,6 @@
 """Parts that several figures share: the finished figure, legends above panels, and numbers in captions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inversion.plots import Band, save_figure
+from inversion.plots.style import look
 from inversion.reference import SOURCE, Series
 from inversion.tables import markdown_table
 
@@ -40,14 +41,31 @@ class Drawn:
 LEGEND: dict[str, Any] = {"handlelength": 2.4, "columnspacing": 1.2, "borderaxespad": 0.1}
 
 
-def legend_above(ax: "Axes", columns: int) -> None:
-    """Put the legend of ``ax`` above its panel, where no curve can be."""
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=columns, **LEGEND)
+def legend_above(ax: "Axes", columns: int, others: Iterable["Axes"] = ()) -> None:
+    """Put the legend of ``ax``, and of other panels with the same looks, above it, where no curve can be."""
+    handles = _named([ax, *others])
+    ax.legend(handles.values(), handles.keys(), loc="lower left", bbox_to_anchor=(0, 1.01), ncols=columns, **LEGEND)
 
 
-def legend_of_figure(figure: "Figure", handles: Mapping[str, Any], columns: int) -> None:
-    """Put one legend above all panels."""
+def looks_of(panels: Iterable[Sequence[Band]]) -> dict[str, dict[str, Any]]:
+    """The look of every curve by its label, the same in all panels, also where some lack a curve."""
+    labels = dict.fromkeys(band.label for bands in panels for band in bands)
+    return {label: look(place) for place, label in enumerate(labels)}
+
+
+def legend_of_figure(figure: "Figure", columns: int) -> None:
+    """Put one legend above all panels, of everything that is named in any of them."""
+    handles = _named(figure.axes)
     figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=columns, **LEGEND)
+
+
+def _named(axes: Iterable["Axes"]) -> dict[str, Any]:
+    """What stands for each label that is used in any of the panels."""
+    handles: dict[str, Any] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    return handles
 
 
 def signed(value: float, digits: int = 2) -> str:

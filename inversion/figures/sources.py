@@ -16,7 +16,7 @@ KEYS = ("seed", "stage", "step")
 NUMBERS = ("estimate", "low", "high")
 ENTROPY = ("entropy_bits", "tokens", "covariance", "predicted_entropy_change")
 NEEDED: dict[str, tuple[str, ...]] = {
-    "lineage": (*KEYS, "texts", "norm", "unit", "control", *NUMBERS, "accuracy"),
+    "lineage": (*KEYS, "texts", "norm", "unit", "control", *NUMBERS, "p_value", "accuracy"),
     "layers": (*KEYS, "layer", "projection", *NUMBERS, "q_value"),
     "comparison": ("method", "seed", "when", "accuracy", "rho_position", "rho_token_type"),
     "curves": ("method", "seed", "step", "accuracy", "rho"),

@@ -10,6 +10,7 @@ from inversion.errors import InputError
 from inversion.plots.style import GREY, PAGE_INCHES, axes_or_new, house_style_alone, look
 from inversion.reference import SOURCE
 from inversion.statistics import Correlation, SpecificationCurve
+from inversion.statistics.results import clear_sign
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,18 +31,26 @@ class Bar:
     high: float
 
 
-def fingerprint_bars(results: Mapping[str, Any] | Sequence[Correlation]) -> list[Bar]:
+def fingerprint_bars(results: Mapping[str, Any] | Sequence[Correlation] | Correlation) -> list[Bar]:
     """Compute what :func:`fingerprint` draws.
 
     Args:
-        results: Correlations, named by their label or model; or a mapping from a group's name to a correlation, or to a
-            mapping from a series' name to a correlation. Groups stand at 0, 1, 2, ...; their bars share 0.8.
+        results: A correlation or several, named by their label or model; or a mapping from a group's name to a
+            correlation, or to a mapping from a series' name to a correlation. Groups stand at 0, 1, 2, ...; their bars
+            share 0.8.
 
     Raises:
-        InputError: There is nothing to draw, or something that is no Correlation.
+        InputError: There is nothing to draw, something that is no Correlation, or two have the same name.
     """
     if not isinstance(results, Mapping):
-        results = {c.label or c.model or str(i): c for i, c in enumerate(results) if isinstance(c, Correlation)}
+        listed = list(results) if isinstance(results, Sequence) else [results]
+        named: dict[str, Any] = {}
+        for i, c in enumerate(listed):
+            name = (c.label or c.model or str(i)) if isinstance(c, Correlation) else str(i)
+            if name in named:
+                raise InputError(f"several correlations are called {name!r}; pass a mapping from a name to each.")
+            named[name] = c
+        results = named
     groups = {
         str(name): entry if isinstance(entry, Mapping) else {"": entry}
         for name, entry in results.items()
@@ -61,7 +70,7 @@ def fingerprint_bars(results: Mapping[str, Any] | Sequence[Correlation]) -> list
 
 @house_style_alone
 def fingerprint(
-    results: Mapping[str, Any] | Sequence[Correlation] | Sequence[Bar],
+    results: Mapping[str, Any] | Sequence[Correlation] | Correlation | Sequence[Bar],
     ax: "Axes | None" = None,
     *,
     reference: Mapping[str, float] | None = None,
@@ -78,8 +87,9 @@ def fingerprint(
     Raises:
         InputError: As :func:`fingerprint_bars`.
     """
-    given = [] if isinstance(results, Mapping) else [bar for bar in results if isinstance(bar, Bar)]
-    bars = given or fingerprint_bars(results)  # pyright: ignore[reportArgumentType]
+    listed = list(results) if isinstance(results, Sequence) else []
+    given = [bar for bar in listed if isinstance(bar, Bar)]
+    bars = given if given and given == listed else fingerprint_bars(results)  # pyright: ignore[reportArgumentType]
     ax = axes_or_new(ax)
     series = list(dict.fromkeys(bar.series for bar in bars))
     for i, name in enumerate(series):
@@ -128,7 +138,8 @@ def _rgb(colour: str) -> tuple[float, float, float]:
 class SpecificationRows:
     """A specification curve, ascending, and the choices behind each of its points.
 
-    estimate, low, high: (m,). clear: (m,) whether the interval excludes zero.
+    estimate, low, high: (m,), the limits NaN where there is no interval.
+    clear: (m,) whether interval and p-value exclude zero.
     choices: ``"kind: value"`` for every choice that varies. chosen: (choices, m), which specification made it.
     """
 
@@ -164,7 +175,8 @@ def specification_rows(curve: SpecificationCurve) -> SpecificationRows:
             choices.append(f"{kind}: {option}")
             chosen.append([value == option for value in values])
     mask = np.array(chosen, dtype=bool).reshape(len(choices), len(kept))
-    return SpecificationRows(estimate, low, high, (high < 0) | (low > 0), tuple(choices), mask)
+    clear = np.array([clear_sign(c) != 0 for c in kept])
+    return SpecificationRows(estimate, low, high, clear, tuple(choices), mask)
 
 
 @house_style_alone
@@ -184,16 +196,22 @@ def specification_curve(
     rows = curve if isinstance(curve, SpecificationRows) else specification_rows(curve)
     ax = axes_or_new(ax, PAGE_INCHES, 1.8 + 0.16 * len(rows.choices))
     x = np.arange(rows.estimate.size)
-    bottom, top = min(0.0, float(np.nanmin(rows.low))), max(0.0, float(np.nanmax(rows.high)))
+    ends = np.concatenate([[0.0], rows.estimate, rows.low, rows.high])
+    bottom, top = float(np.nanmin(ends)), float(np.nanmax(ends))
     # One Axes for both: the choices are rows below the curve, each as high as 0.11 of the curve's range.
     height = 0.11 * (top - bottom)
     ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
-    for clear, colour in ((False, GREY), (True, look(0)["color"])):
-        these = rows.clear == clear
-        label = "interval excludes zero" if clear else "interval includes zero"
-        ax.vlines(x[these], rows.low[these], rows.high[these], color=colour, linewidth=0.8, alpha=0.6)
-        face = colour if clear else "white"
-        ax.plot(x[these], rows.estimate[these], "o", color=colour, markerfacecolor=face, markersize=2.6, label=label)
+    bounded = np.isfinite(rows.low) & np.isfinite(rows.high)
+    blue = look(0)["color"]
+    for these, label, marker, colour, face in (
+        (bounded & ~rows.clear, "not clear of zero", "o", GREY, "white"),
+        (bounded & rows.clear, "clear of zero", "o", blue, blue),
+        (~bounded, "no interval", "x", GREY, GREY),
+    ):
+        if these.any():
+            ax.vlines(x[these], rows.low[these], rows.high[these], color=colour, linewidth=0.8, alpha=0.6)
+            shown = {"color": colour, "markerfacecolor": face, "markersize": 2.6, "label": label}
+            ax.plot(x[these], rows.estimate[these], marker, **shown)
     places = bottom - height * (np.arange(len(rows.choices)) + 1.4)
     for place, row in zip(places, rows.chosen, strict=True):
         ax.plot(x, np.full(x.size, place), ".", color="#DDDDDD", markersize=1.5)
@@ -204,7 +222,7 @@ def specification_curve(
     ax.set_xticks([])
     ax.spines["bottom"].set_visible(False)
     ax.set(title=title)
-    level = f"; {curve.level:.0%} intervals" if isinstance(curve, SpecificationCurve) else ""
+    level = f"; {curve.level:.4g} intervals" if isinstance(curve, SpecificationCurve) else ""
     ax.set_xlabel(f"{x.size} specifications, sorted by ρ{level}")
     ax.legend(loc="upper left", handletextpad=0.2)
     return ax

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -11,6 +11,7 @@ from inversion.errors import InputError
 from inversion.plots.style import POSITIVE, axes_or_new, house_style_alone
 from inversion.statistics import Correlation
 from inversion.statistics.results import with_interval
+from inversion.statistics.samples import counted
 from inversion.statistics.strengths import strength as strength_of
 
 if TYPE_CHECKING:
@@ -26,12 +27,14 @@ class EntropyStrength:
 
     entropy_bits, strength: (n,), of the tokens that have both; entropies not below :data:`LOWEST_BITS`.
     middle_bits, middle_strength: medians of groups of tokens of neighbouring entropy, (bins,).
+    not_drawn: how many tokens have an entropy but a strength of 0, for which a logarithmic axis has no place.
     """
 
     entropy_bits: np.ndarray
     strength: np.ndarray
     middle_bits: np.ndarray
     middle_strength: np.ndarray
+    not_drawn: int = 0
 
 
 def entropy_strength_points(
@@ -45,7 +48,8 @@ def entropy_strength_points(
     strength = strength_of(run, norm, layers, projections)[0]
     entropy = run["entropy_bits"].values.astype(float)
     # Neither axis has a place for what is missing, nor the logarithmic one for a strength of 0.
-    kept = np.isfinite(entropy) & np.isfinite(strength) & (strength > 0)
+    there = np.isfinite(entropy) & np.isfinite(strength)
+    kept = there & (strength > 0)
     if not kept.any():
         raise InputError("no token has both an entropy and a strength above 0, so there is nothing to draw.")
     entropy, strength = np.maximum(entropy[kept], LOWEST_BITS), strength[kept]
@@ -55,6 +59,7 @@ def entropy_strength_points(
         strength,
         np.array([np.median(entropy[group]) for group in groups]),
         np.array([np.median(strength[group]) for group in groups]),
+        not_drawn=int(np.count_nonzero(there & ~kept)),
     )
 
 
@@ -103,8 +108,10 @@ def entropy_strength(
     ax.plot(points.middle_bits, points.middle_strength, color="white", linewidth=2.4)
     ax.plot(points.middle_bits, points.middle_strength, color=POSITIVE, marker="o", markersize=2.5, linewidth=1)
     ax.set(xlabel="token entropy (bits)", ylabel=f"logit-gradient strength ({norm} norm)", title=title)
+    said: Any = {"xycoords": "axes fraction", "fontsize": 7}
+    said["bbox"] = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
     if result is not None:
-        text = f"ρ = {with_interval(result)}"
-        box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
-        ax.annotate(text, (0.03, 0.03), xycoords="axes fraction", fontsize=7, bbox=box)
+        ax.annotate(f"ρ = {with_interval(result)}", (0.03, 0.03), **said)
+    if points.not_drawn:
+        ax.annotate(f"not drawn: {counted(points.not_drawn, 'token')} of strength 0", (0.03, 0.97), va="top", **said)
     return ax

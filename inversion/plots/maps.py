@@ -1,6 +1,6 @@
 """Correlation by layer and projection, as a heat map with significance marks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -106,6 +106,11 @@ def layer_heat_map(
     if bar:
         colour_bar([ax], table)
     return ax
+
+
+def share_axes(tables: Iterable[xr.Dataset]) -> bool:
+    """Whether maps have the same layers and projections, so that panels of them can share their axes."""
+    return len({(tuple(table["layer"].values), tuple(table["projection"].values)) for table in tables}) == 1
 
 
 def colour_bar(axes: "Sequence[Axes]", table: xr.Dataset) -> None:

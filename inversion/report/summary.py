@@ -11,6 +11,7 @@ import numpy as np
 from inversion import scoring
 from inversion.findings import Findings, NamedRun, number, sentences
 from inversion.plots import PAGE_INCHES, entropy_strength, fingerprint, layer_heat_map, new_figure, style
+from inversion.plots.maps import share_axes
 from inversion.runs import mean_entropy
 from inversion.statistics import compare
 from inversion.statistics.results import p_text
@@ -47,7 +48,7 @@ def summarise(found: list[Findings], norm: str, **options: Any) -> Summary:
     """Put what was found into words, rows and pictures; options as for ``correlate``."""
     c = found[0].positions
     caption = (
-        f"{c.method.capitalize()} correlations of entropy and {c.norm} strength with {c.level:.0%} intervals "
+        f"{c.method.capitalize()} correlations of entropy and {c.norm} strength with {c.level:.4g} intervals "
         f"({c.interval}, over {c.cluster}s, {c.resamples} resamples, seed {c.seed})."
     )
     words = [" ".join(sentences(f)) for f in found]
@@ -68,7 +69,9 @@ def accuracy(run: NamedRun) -> str:
 def _difference(first: Findings, other: Findings, norm: str, **options: Any) -> str:
     d = compare(first.run.tokens, other.run.tokens, norm=norm, **options)
     how = "paired by prompt" if d.paired else "independent runs"
-    return f"{other.run.name} minus {first.run.name}: {number(d)} ({how}, {p_text(d.p_value)}, null: equal)."
+    said = f"{other.run.name} minus {first.run.name}: {number(d)} ({how}, {p_text(d.p_value)}, null: equal)."
+    notes = "; ".join(note for note in (d.reason, *d.notes) if note)
+    return said + (f" Where a is {first.run.name} and b is {other.run.name}: {notes}." if notes else "")
 
 
 def _row(f: Findings) -> tuple[str, ...]:
@@ -116,12 +119,13 @@ def _pictures(found: list[Findings]) -> Iterator[Picture]:
             2.0,
             len(pair),
             f"Correlation by layer and projection: {names}.",
+            shared=share_axes(f.table for f in pair),
         )
 
 
-def _picture(draw: Any, height: float, columns: int, caption: str) -> Picture:
+def _picture(draw: Any, height: float, columns: int, caption: str, *, shared: bool = True) -> Picture:
     # Panels of a kind share their vertical axis, so that they can be compared across.
-    figure, axes = new_figure(PAGE_INCHES if columns > 1 else PAGE_INCHES * 0.75, height, columns, sharey=True)
+    figure, axes = new_figure(PAGE_INCHES if columns > 1 else PAGE_INCHES * 0.75, height, columns, sharey=shared)
     with style():
         draw(axes)
         return picture_of(figure, caption)

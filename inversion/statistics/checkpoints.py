@@ -96,8 +96,11 @@ def trajectory(
     """
     if not len(runs):
         raise InputError("trajectory needs at least one run; pass the checkpoints in order.")
-    places = tuple(float(s) for s in (range(len(runs)) if steps is None else steps))
-    if len(places) != len(runs) or any(b <= a for a, b in pairwise(places)):
+    try:
+        places = tuple(float(s) for s in (range(len(runs)) if steps is None else steps))
+    except (TypeError, ValueError):
+        places = ()
+    if len(places) != len(runs) or not all(a < b for a, b in pairwise(places)):
         raise InputError("steps must be one increasing number per run; sort the runs and name each of their steps.")
     chosen = read_choices("trajectory", options, Choices, norm=norm)
     named = {f"step {step:g}": Columns.of(run) for step, run in zip(places, runs, strict=True)}

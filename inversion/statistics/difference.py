@@ -59,8 +59,10 @@ def compare(
             is what is resampled.
 
     Returns:
-        The difference, with an interval and the p-value of equal population correlations. Its notes name what differs
-        in how the two runs were made.
+        The difference, with an interval and the p-value of equal population correlations. These are two tests on
+        different scales, the interval's on that of the correlations and the p-value's on that of Fisher's z, so that
+        with few responses one can exclude 0 where the other does not. Its notes name what differs in how the two runs
+        were made.
 
     Raises:
         InputError: The runs measure gradients of different quantities, lack what is asked for, or cannot be paired.

@@ -1,5 +1,6 @@
 """What a run looks like to the statistics: plain columns, read once, response by response and in reading order."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -50,6 +51,17 @@ class Strength:
     notes: tuple[str, ...] = ()
 
 
+def told_of_responses(run: xr.Dataset) -> Mapping[str, Any]:
+    """What a run says about its responses; as JSON text too, since a NetCDF file holds no mappings."""
+    told = run.attrs.get("responses")
+    if isinstance(told, str):
+        try:
+            told = json.loads(told)
+        except ValueError:
+            return {}
+    return told if isinstance(told, Mapping) else {}
+
+
 @dataclass(frozen=True)
 class Measured:
     """What a run says about how it was made; empty where it says nothing."""
@@ -64,10 +76,8 @@ class Measured:
     @classmethod
     def of(cls, run: xr.Dataset) -> "Measured":
         """Read a run's attributes."""
-        responses = run.attrs.get("responses")
-        sampling = responses if isinstance(responses, Mapping) else {}
         named = {name: run.attrs.get(name) for name in ("model", "quantity", "dtype", "attention", "targets")}
-        named["temperature"] = sampling.get("temperature")
+        named["temperature"] = told_of_responses(run).get("temperature")
         return cls(**{name: "" if value is None else str(value) for name, value in named.items()})
 
 
@@ -161,7 +171,7 @@ class Columns:
         if lacking := said.get("unmeasured", 0):
             because = next((f" ({reason})" for reason in said.get("unmeasured_because", ())), "")
             notes.append(f"{lacking:,} responses could not be measured{because} and are not in the run")
-        if skipped := (said.get("responses") or {}).get("skipped"):
+        if skipped := told_of_responses(self.run).get("skipped"):
             notes.append(f"{len(skipped):,} problems were left out beforehand ({skipped[0]['reason']})")
         if not said.get("complete", True):
             notes.append("the run is not finished: more responses are to come")

@@ -55,8 +55,9 @@ def layer_map(
         A Dataset over (layer, projection): estimate, low, high (each interval holds on its own), p_value, q_value
         (Benjamini-Hochberg over the map: the share of false finds among those with q below a bound is at most that
         bound), simultaneous_low and simultaneous_high (at the same level for the whole map at once), standard_error,
-        n_tokens, and reason (text, empty unless something is NaN). How it was made, and notes on what was left out,
-        are in its attrs. :func:`inversion.statistics.map_text` lays it out for a terminal.
+        n_tokens, and reason (text, empty unless something is NaN). How it was made, how many responses and clusters
+        could be used (in the cell that has most), and notes on what was left out, are in its attrs.
+        :func:`inversion.statistics.map_text` lays it out for a terminal.
 
     Raises:
         InputError: The run lacks what is asked for, the norm has no layers, or an option cannot be used.
@@ -96,7 +97,7 @@ def layer_map_of(sampler: Sampler, options: Options) -> xr.Dataset:
     columns["reason"] = np.array([f.reason or "" for f in found], dtype=object).astype(str)
     arrays = {name: (("layer", "projection"), column.reshape(shape)) for name, column in columns.items()}
     notes = tuple(dict.fromkeys(note for f in (*facts, *found) for note in f.notes))
-    return xr.Dataset(arrays, coords=coords, attrs=_attrs(sampler, options, found, notes))
+    return xr.Dataset(arrays, coords=coords, attrs=_attrs(sampler, options, found, facts, notes))
 
 
 def _table(found: Sequence[Inference]) -> dict[str, Floats]:
@@ -105,7 +106,9 @@ def _table(found: Sequence[Inference]) -> dict[str, Floats]:
     return table | {"q_value": q_values(table["p_value"])}
 
 
-def _attrs(sampler: Sampler, options: Options, found: Sequence[Inference], notes: tuple[str, ...]) -> dict:
+def _attrs(
+    sampler: Sampler, options: Options, found: Sequence[Inference], facts: Sequence[Facts], notes: tuple[str, ...]
+) -> dict:
     columns = sampler.columns
     return {
         "method": options.method,
@@ -119,8 +122,8 @@ def _attrs(sampler: Sampler, options: Options, found: Sequence[Inference], notes
         "resamples": int(options.resamples),
         "seed": int(options.seed),
         "cluster": options.cluster,
-        "n_responses": columns.n_responses,
-        "n_clusters": sampler.clusters.names.size,
+        "n_responses": max(f.n_responses for f in facts),
+        "n_clusters": max(f.n_clusters for f in facts),
         "notes": list(notes),
     }
 

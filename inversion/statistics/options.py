@@ -93,7 +93,7 @@ class Options:
     norm: str = "nuclear"
     method: str = "spearman"
     unit: str = "position"
-    layers: Any = None
+    layers: Any = None  # a tuple once made, or None
     projections: Any = None
     level: float = 0.95
     resamples: int = 2000
@@ -109,7 +109,11 @@ class Options:
         one_of("unit", self.unit, UNITS)
         one_of("interval", self.interval, INTERVALS)
         one_of("cluster", self.cluster, CLUSTERS)
-        given = (self.given,) if isinstance(self.given, str) else tuple(self.given or ())
+        if not isinstance(self.norm, str):
+            raise InputError(f"norm must be the name of a norm, such as 'nuclear', not {self.norm!r}.")
+        object.__setattr__(self, "layers", _several("layers", self.layers, Integral, "whole numbers"))
+        object.__setattr__(self, "projections", _several("projections", self.projections, str, "names"))
+        given = _several("given", self.given, str, "names") or ()
         object.__setattr__(self, "given", tuple(SHORT_NAMES.get(name, name) for name in given))
         if not isinstance(self.level, Real) or not 0 < self.level < 1:
             raise InputError(f"level must lie between 0 and 1, such as 0.95, not {self.level!r}.")
@@ -124,10 +128,7 @@ class Options:
     @property
     def selection(self) -> Selection:
         """The strength that is asked for."""
-        layers = (self.layers,) if isinstance(self.layers, Integral) else self.layers
-        projections = (self.projections,) if isinstance(self.projections, str) else self.projections
-        some: list[Any] = [None if part is None else tuple(part) for part in (layers, projections)]
-        return Selection(self.norm, *some)
+        return Selection(self.norm, self.layers, self.projections)
 
 
 def read_choices(function: str, choices: Mapping[str, Any], allowed: type, **named: Any) -> Options:
@@ -152,6 +153,16 @@ def read_choices(function: str, choices: Mapping[str, Any], allowed: type, **nam
         remedy = meant(name, sorted(known | set(named))) or f"choose among {', '.join(sorted(known))}."
         raise InputError(f"{function} has no option {name!r}; {remedy}")
     return Options(**named, **choices)
+
+
+def _several(name: str, value: Any, kind: type, what: str) -> tuple[Any, ...] | None:
+    """One value or several of a kind as a tuple; None as it is."""
+    if value is None:
+        return None
+    values = (value,) if isinstance(value, kind) else tuple(value) if isinstance(value, Iterable) else None
+    if values is None or not all(isinstance(v, kind) for v in values):
+        raise InputError(f"{name} must be {what}, not {value!r}.")
+    return values
 
 
 def one_of(name: str, value: Any, allowed: Iterable[str]) -> None:

@@ -17,7 +17,7 @@ from inversion.statistics.correlation import correlation_result
 from inversion.statistics.layout import Columns
 from inversion.statistics.options import Method, Options, Positions, Sites, read_choices, whole
 from inversion.statistics.results import Correlation, Result, both_notes, number, p_text, span
-from inversion.statistics.samples import Drawn, Sampler
+from inversion.statistics.samples import Drawn, Facts, Sampler
 
 
 @dataclass(frozen=True, repr=False)
@@ -99,9 +99,9 @@ def parts_of(sampler: Sampler, options: Options, min_tokens: int = 10) -> Parts:
         return Parts(total, within, between, typical)
     x, y, cluster_of = by_response(drawn)
     statistics = part_statistics(x, y, cluster_of, drawn.points.labels.size, options.method)
-    mean, note = _typical(x, y, cluster_of, options.method, min_tokens)
+    mean, of_mean = _typical(drawn, x, y, cluster_of, options.method, min_tokens)
     samples = [*(replace(drawn.sample, statistic=statistic) for statistic in statistics), mean]
-    facts = [drawn.facts, drawn.facts, replace(drawn.facts, notes=drawn.facts.notes + note)]
+    facts = [drawn.facts, drawn.facts, of_mean]
     within, between, typical = (
         correlation_result(infer(sample, options.resampling), fact, options, made, name)
         for sample, fact, name in zip(samples, facts, ("within", "between", "typical"), strict=True)
@@ -119,19 +119,31 @@ def by_response(drawn: Drawn) -> tuple[Variable, Variable, Ints]:
 
 
 def _typical(
-    x: Variable, y: Variable, cluster_of: Ints, method: str, min_tokens: int
-) -> tuple[Sample, tuple[str, ...]]:
-    values, _ = response_correlations(x, y, method, min_tokens)
+    drawn: Drawn, x: Variable, y: Variable, cluster_of: Ints, method: str, min_tokens: int
+) -> tuple[Sample, Facts]:
+    """The mean over responses as a sample, and the facts of the responses that it is made of."""
+    values, sizes = response_correlations(x, y, method, min_tokens)
     good = np.isfinite(values)
+    labels, cluster = np.unique(cluster_of[good], return_inverse=True)
+    n_tokens, n_responses, facts = int(sizes[good].sum()), int(good.sum()), drawn.facts
+    left = values.size - n_responses
+    note = f"{left} of {values.size} responses are shorter than {min_tokens} tokens or do not vary"
+    facts = replace(
+        facts,
+        n_tokens=n_tokens,
+        n_points=n_tokens,
+        n_responses=n_responses,
+        n_clusters=labels.size,
+        n_tokens_left_out=facts.n_tokens_left_out + facts.n_tokens - n_tokens,
+        n_responses_left_out=facts.n_responses_left_out + left,
+        notes=facts.notes + ((note,) if 0 < left < values.size else ()),
+    )
     if not good.any():
         reason = f"no response has {max(min_tokens, MIN_POINTS)} tokens with varying strength and entropy"
-        return Sample(undefined(1), np.ones(1), reason=reason), ()
-    labels, cluster = np.unique(cluster_of[good], return_inverse=True)
+        return Sample(undefined(1), np.ones(1), reason=reason), facts
     counts = np.bincount(cluster)
     statistic = mean_statistic(values[good], cluster, labels.size)
-    left = int(values.size - good.sum())
-    note = f"{left} of {values.size} responses are shorter than {min_tokens} tokens or do not vary"
-    return Sample(statistic, counts / counts.sum(), labels.astype(np.intp)), (note,) if left else ()
+    return Sample(statistic, counts / counts.sum(), labels.astype(np.intp)), facts
 
 
 def per_response(

@@ -187,6 +187,9 @@ class Correlation(Estimate):
 class Difference(Estimate):
     """Correlation of b minus that of a; its p-value is of equal correlations in the populations of responses.
 
+    The p-value comes from the difference of Fisher's z, the interval from that of the correlations: two tests, of which
+    one can exclude 0 where the other does not.
+
     Besides the fields of :class:`Estimate`:
 
     a: The first run.
@@ -230,6 +233,17 @@ def both_notes(**parts: Correlation) -> tuple[str, ...]:
 def span(low: float, high: float, digits: int = 3) -> str:
     """An interval for reading."""
     return f"[{number(low, digits)}, {number(high, digits)}]"
+
+
+def clear_sign(result: Estimate) -> int:
+    """-1 or 1 where a result is clearly below or above 0, else 0.
+
+    Both its interval and its p-value have to exclude 0 at its level. With few responses they can differ: a jackknife
+    interval, which stands in then, can leave 0 out where the sign-flip test cannot reject anything.
+    """
+    if not result.p_value <= 1 - result.level + 1e-9:
+        return 0
+    return int(result.low > 0) - int(result.high < 0)
 
 
 def with_interval(result: "Estimate", digits: int = 2) -> str:

@@ -228,7 +228,8 @@ class Sampler:
         x = points.new(strength.values) if once else points.variable(repr(options.selection), strength.values)
         y = points.variable("entropy", columns.entropy_bits)
         variables = [x, y, *(points.variable(name, values) for name, values in held.items())]
-        reason = _why_undefined(points, variables, options)
+        empty = keep is not None and not keep.any()
+        reason = "no token is in this part" if empty else _why_undefined(points, variables, options)
         statistic = undefined(points.labels.size) if reason else _statistic(points, variables, options)
         facts = self._facts(points, options, strength, keep, lost)
         return Drawn(Sample(statistic, points.shares, points.labels, reason), facts, points, x, y)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Literal, Unpack
 
 import numpy as np
@@ -10,7 +11,7 @@ import xarray as xr
 from inversion.errors import InputError
 from inversion.responses.thinking import ANSWER, THINK, THINK_TAGS, check_tags, token_parts
 from inversion.statistics.difference import difference_of
-from inversion.statistics.layout import Columns
+from inversion.statistics.layout import Columns, told_of_responses
 from inversion.statistics.options import Choices, Options, one_of, read_choices
 from inversion.statistics.results import (
     Correlation,
@@ -60,7 +61,10 @@ class Segments(Result):
         yield "resampling", f"{d.level:.4g} {d.interval}, {d.resamples} resamples of {d.cluster}s, seed {d.seed}"
 
     def _notes(self) -> tuple[str, ...]:
-        return both_notes(**{self.a.label: self.a, self.b.label: self.b}) + self.notes
+        a, b, d = self.a, self.b, self.difference
+        reason = (f"why NaN (a is {a.label}, b is {b.label}): {d.reason}",) if d.reason else ()
+        of_difference = tuple(f"{b.label} - {a.label}: {note}" for note in d.notes)
+        return reason + both_notes(**{a.label: a, b.label: b}) + of_difference + self.notes
 
 
 def segments(
@@ -115,6 +119,8 @@ def segments_of(
     elif by == "entropy":
         masks = entropy_masks(columns, top)
     else:
+        if not isinstance(right, Real):
+            raise InputError(f"right must be a number, such as 1.0, not {right!r}.")
         score = columns.number("score")
         masks = score < right, score >= right
     # Right and wrong answers are different responses; the other parts share theirs.
@@ -139,7 +145,7 @@ def _in_neither(columns: Columns, by: str, masks: tuple[Mask, Mask]) -> tuple[st
 
 def entropy_masks(columns: Columns, top: float) -> tuple[Mask, Mask]:
     """Masks (n,) of the rest and of the ``top`` share of tokens by entropy (ties at the border count as top)."""
-    if not 0 < top < 1:
+    if not isinstance(top, Real) or not 0 < top < 1:
         raise InputError(f"top must lie between 0 and 1, such as 0.2, not {top!r}.")
     entropy = columns.entropy_bits
     finite = entropy[np.isfinite(entropy)]
@@ -184,8 +190,7 @@ def _told_by_tags(columns: Columns, tags: tuple[str, str]) -> tuple[Mask, Mask]:
 
 def recorded_tags(run: xr.Dataset) -> tuple[str, str]:
     """Return the tags that a run's thinking was told by."""
-    responses = run.attrs.get("responses")
-    recorded = responses.get("think_tags") if isinstance(responses, dict) else None
+    recorded = told_of_responses(run).get("think_tags")
     return check_tags(recorded) if recorded else THINK_TAGS
 
 

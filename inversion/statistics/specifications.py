@@ -13,7 +13,7 @@ from inversion.statistics.core.coefficients import COEFFICIENTS
 from inversion.statistics.correlation import correlation_of
 from inversion.statistics.layout import Columns
 from inversion.statistics.options import UNITS, Options, Specified, read_choices
-from inversion.statistics.results import Correlation, Result, number, span
+from inversion.statistics.results import Correlation, Result, clear_sign, number, span
 from inversion.statistics.samples import Sampler
 from inversion.statistics.strengths import has_grid, layer_labels, strength_grid
 
@@ -45,8 +45,11 @@ class SpecificationCurve(Result):
         return float(np.mean(self.estimates < 0)) if self.estimates.size else float("nan")
 
     def share_clear(self, sign: int) -> float:
-        """Share of the defined estimates whose interval lies wholly below (sign=-1) or above (sign=1) 0."""
-        clear = [c.high < 0 if sign < 0 else c.low > 0 for c in self.correlations if np.isfinite(c.estimate)]
+        """Share of the defined estimates that are clearly below (sign=-1) or above (sign=1) 0.
+
+        Their interval lies wholly on that side, and their p-value rejects 0 at its level.
+        """
+        clear = [clear_sign(c) == sign for c in self.correlations if np.isfinite(c.estimate)]
         return float(np.mean(clear)) if clear else float("nan")
 
     def to_pandas(self) -> "pd.DataFrame":
@@ -62,8 +65,8 @@ class SpecificationCurve(Result):
         values = self.estimates
         if values.size:
             yield "from, median, to", ", ".join(number(v) for v in (values[0], np.median(values), values[-1]))
-            yield "below 0", f"{self.share_negative:.0%}; interval wholly below {self.share_clear(-1):.0%}"
-            yield "above 0", f"{1 - self.share_negative:.0%}; interval wholly above {self.share_clear(1):.0%}"
+            yield "below 0", f"{self.share_negative:.0%}; clearly {self.share_clear(-1):.0%}"
+            yield "above 0", f"{1 - self.share_negative:.0%}; clearly {self.share_clear(1):.0%}"
         shown = self.correlations
         if len(shown) > 12:
             shown = shown[:4] + self.correlations[len(shown) // 2 - 1 : len(shown) // 2 + 1] + shown[-4:]
@@ -85,7 +88,7 @@ def specification_curve(
 
     Args:
         runs: One run, or several that measure different quantities of the same responses; a mapping's keys rename the
-            quantities.
+            quantities, and tell runs of the same quantity apart.
         norms: By default all that are over layers (not logit_space, which is a control).
         units: By default both, or position alone where there are no token ids.
         methods: Which correlations.
@@ -96,7 +99,8 @@ def specification_curve(
         All correlations, sorted.
 
     Raises:
-        InputError: A run lacks what is asked for, or an option cannot be used.
+        InputError: A run lacks what is asked for, several in a list measure the same quantity, or an option cannot be
+            used.
     """
     shared = read_choices("specification_curve", options, Specified)
     samplers = {name: Sampler.of(run, shared) for name, run in _named(runs).items()}
@@ -144,7 +148,12 @@ def _named(
     else:
         named = {}
         for i, run in enumerate(runs):
-            named[Columns.of(run).measured.quantity or f"run {i}"] = run
+            quantity = Columns.of(run).measured.quantity or f"run {i}"
+            if quantity in named:
+                raise InputError(
+                    f"several runs measure that of the {quantity}; pass a mapping from a name to each run."
+                )
+            named[quantity] = run
     if not named:
         raise InputError("specification_curve needs at least one run; pass a run or a list of them.")
     return named

@@ -21,6 +21,7 @@ from inversion.figures.of_pretrained import control_bands as pretrained_controls
 from inversion.figures.of_runs import last_map, lineage_rows, stage_bars
 from inversion.figures.of_training import before_after_bands, block_bands, lead, method_groups, method_rows, slopes
 from inversion.figures.panels import band_table, spread
+from inversion.plots.style import look
 
 STEPS = {"base": (0, 10, 100), "finetune": (0, 10, 100), "grpo": (0, 5), "corrpo": (0, 5), "base_grpo": (0, 5)}
 CONTROLS = ("none", "partial", "within", "between", "shuffled", "sure")
@@ -329,6 +330,27 @@ def test_layer_curves_and_maps_take_their_rows():
     assert cells.q_value.values[:, 0].tolist() == [0.01, 0.1]
 
 
+def shown_cells(ax):
+    """The layers and projections that a map's panel has room for, and the names on its ticks."""
+    left, right, bottom, top = *ax.get_xlim(), *ax.get_ylim()
+    names = [[label.get_text() for label in axis.get_ticklabels()] for axis in (ax.xaxis, ax.yaxis)]
+    return (round(right - left), round(bottom - top)), names
+
+
+def test_maps_of_different_layers_or_projections_show_all_their_cells():
+    table = layers_table(1).query("stage in ['base', 'finetune']")
+    ragged = table[
+        (table.stage == "base") & (table.layer == 0) | (table.stage == "finetune") & table.projection.isin([*"vo"])
+    ]
+    (drawn,) = FIGURES["layer-map"].draw(Sources({}, {"layers": ragged}))
+    base, finetuned = (ax for ax in drawn.figure.axes if ax.get_title(loc="left"))
+    assert shown_cells(base) == ((1, 4), [["0"], [*"qkvo"]])
+    assert shown_cells(finetuned) == ((2, 2), [["0", "1"], [*"vo"]])
+    (drawn,) = FIGURES["layer-map"].draw(Sources({}, {"layers": table}))
+    base, finetuned = (ax for ax in drawn.figure.axes if ax.get_title(loc="left"))
+    assert base.get_shared_x_axes().joined(base, finetuned)
+
+
 def test_stage_bars_take_the_last_step_of_each_stage():
     bars = stage_bars(lineage_table(), "nuclear")
     assert [bar.group for bar in bars[::2]] == [
@@ -365,6 +387,76 @@ def test_method_rows_hold_a_t_interval_over_seeds():
     assert np.isnan(method_rows(table[table.seed == 0], "accuracy")[0].low)
 
 
+def test_a_method_without_one_measure_keeps_its_line_in_every_panel():
+    """Panels share the axis that names the methods."""
+    table = comparison_tables()[0]
+    down = table[table.method == "grpo"].assign(method="down", accuracy=0.9)
+    never = table[(table.method == "grpo") & (table.when == "before")].assign(method="never")
+    table = pd.concat([table.assign(accuracy=table.accuracy.where(table.method != "grpo")), down, never])
+    (drawn,) = FIGURES["training-comparison"].draw(Sources({}, {"comparison": table}))
+    accuracy, position, _ = drawn.figure.axes
+    assert [label.get_text() for label in accuracy.get_yticklabels()] == ["grpo", "corrpo", "down"]
+    rho = [2 * np.mean([0.2, 0.21, 0.24]), 2 * np.mean([0.3, 0.31, 0.34])]
+    expected_rows = {1: np.mean([0.8, 0.81, 0.84]), 2: 0.9}, {0: rho[0], 1: rho[1], 2: rho[0]}
+    for ax, expected in zip((accuracy, position), expected_rows, strict=True):
+        means = [line.get_data() for line in ax.lines if line.get_color() == look(0)["color"]]
+        assert {y: x for (x,), (y,) in means if np.isfinite(x)} == pytest.approx(expected)
+    assert "| grpo |  | −0.20" not in drawn.caption
+    assert "| grpo |  | +0.03 → +0.43" in drawn.caption
+    assert "(3 per method)" in drawn.caption
+
+
+def colours(ax):
+    """The colour of each named curve of a panel."""
+    return {line.get_label(): line.get_color() for line in ax.lines if not line.get_label().startswith("_")}
+
+
+def without(table, column, value, measure):
+    """The table with NaN for a measure of some rows."""
+    return table.assign(**{measure: table[measure].where(table[column] != value)})
+
+
+@pytest.mark.parametrize("name", ["supervised-curve", "entropy-curves", "training-curves", "training-layers"])
+def test_a_curve_looks_alike_in_every_panel_and_in_the_legend_where_one_lacks_another(name):
+    layers = by_layer_table()
+    layers = layers[(layers.unit != "position") | (layers.method != "grpo") | (layers.when == "before")]
+    tables = {
+        "supervised": without(supervised_table(), "condition", "none", "accuracy"),
+        "entropy": without(entropy_table(), "method", "grpo", "entropy_bits"),
+        "curves": without(comparison_tables()[1], "method", "grpo", "accuracy"),
+        "rho-by-layer": layers,
+    }
+    (drawn,) = FIGURES[name].draw(Sources({}, tables))
+    first, *others = (colours(ax) for ax in drawn.figure.axes if colours(ax))
+    assert len(first) < len(others[-1])
+    for other in others:
+        assert first.items() <= other.items()
+    legend = (drawn.figure.legends or [drawn.figure.axes[0].get_legend()])[0]
+    handles = zip(legend.get_lines(), legend.get_texts(), strict=True)
+    assert {text.get_text(): line.get_color() for line, text in handles} == others[-1]
+
+
+def test_a_layer_that_one_projection_lacks_keeps_its_shade_in_the_others():
+    table = layers_table(1)
+    (drawn,) = FIGURES["layer-curves"].draw(
+        Sources({}, {"layers": table[(table.projection != "q") | (table.layer > 0)]})
+    )
+    q, *others = (colours(ax) for ax in sorted(drawn.figure.axes, key=lambda ax: ax.get_title(loc="left") != "q"))
+    assert list(q) == ["layer 1"]
+    for other in others:
+        assert tuple(q["layer 1"]) == tuple(other["layer 1"]) != tuple(other["layer 0"])
+    assert len(drawn.figure.legends[0].get_lines()) == 2
+
+
+def test_colour_tells_the_units_of_a_stage_that_lacks_one_of_them():
+    table = lineage_table()
+    table = table[(table.stage != "grpo") | (table.unit == "token_type")]
+    (drawn,) = FIGURES["trajectory"].draw(Sources({}, {"lineage": table}))
+    last = colours(drawn.figure.axes[-1])
+    assert last["GRPO, token types"] == last["CorR-PO, token types"] == look(1)["color"]
+    assert last["CorR-PO, positions"] == look(0)["color"]
+
+
 def test_training_curves_are_means_over_blocks_of_steps():
     bands = block_bands(comparison_tables()[1], "accuracy", most=4)
     assert bands[0].steps.tolist() == [10, 20, 30, 40]
@@ -391,6 +483,18 @@ def test_the_captions_of_entropy_hold_what_is_known_of_the_curves():
     assert "| grpo | 2 | 1.000 [1.000, 1.000] |" in moved
     assert "−10.000 [−10.000, −10.000] | −0.100 [−0.100, −0.100] |" in moved
     assert "| 18 | 59.0 | 59.0 |" in along
+
+
+def test_more_seeds_than_markers_are_drawn():
+    (drawn,) = FIGURES["entropy-law"].draw(Sources({}, {"entropy": entropy_table(seeds=8)}))
+    assert "| grpo | 8 |" in drawn.caption
+
+
+def test_the_caption_says_that_bands_of_accuracy_are_of_another_kind():
+    (drawn,) = FIGURES["pretrained-curve"].draw(Sources({}, {"finetuning": study_tables()[0]}))
+    assert "Bands of the share right: lowest to highest seed." in drawn.caption
+    (drawn,) = FIGURES["pretrained-curve"].draw(Sources({}, {"finetuning": study_tables(1)[0]}))
+    assert "lowest to highest" not in drawn.caption
 
 
 def test_a_short_comparison_has_no_law():

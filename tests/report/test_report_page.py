@@ -5,17 +5,18 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 from report_samples import HOSTILE, LAYERS, PROJECTIONS, capture_of, words_of, write_run, write_study
 
 import inversion
 from inversion import InputError
 from inversion.cli import main
-from inversion.findings import findings_of, read_runs, sample_of, sentences, verdict
+from inversion.findings import NamedRun, findings_of, read_runs, sample_of, sentences, verdict
 from inversion.report import report_html, write_report
 from inversion.report.data import packed, run_payload
 from inversion.report.page import embedded_json, page, source_hash
-from inversion.report.summary import Picture, Summary, accuracy
+from inversion.report.summary import Picture, Summary, accuracy, summarise
 
 FAST = {"interval": "jackknife", "resamples": 50}
 
@@ -192,11 +193,47 @@ def test_words_follow_the_numbers(two_runs):
 
 def test_the_verdict_says_no_more_than_the_interval():
     result = inversion.correlate(capture_run(), **FAST)
-    assert "below zero" in verdict(replace(result, low=-0.5, high=-0.1))
-    assert "above zero" in verdict(replace(result, low=0.1, high=0.5))
+    assert "below zero" in verdict(replace(result, low=-0.5, high=-0.1, p_value=0.05))
+    assert "above zero" in verdict(replace(result, low=0.1, high=0.5, p_value=0.05))
+    assert "too few responses" in verdict(replace(result, low=-0.5, high=-0.1, p_value=0.06))
+    assert "too few responses" in verdict(replace(result, low=-0.5, high=-0.1, p_value=0.05, level=0.99))
     assert "neither" in verdict(replace(result, low=-0.1, high=0.1))
     assert "undefined: constant" in verdict(replace(result, estimate=float("nan"), reason="constant"))
     assert "decides nothing" in verdict(replace(result, low=float("nan")))
+
+
+def test_maps_of_runs_with_different_projections_show_all_their_cells(monkeypatch):
+    figures = []
+    monkeypatch.setattr("inversion.report.summary.picture_of", lambda figure, caption: figures.append(figure))
+    runs = [capture_run(), capture_run().isel(projection=[1]), capture_run().isel(layer=[0], projection=[1])]
+    named = [NamedRun(str(i), run, pd.DataFrame({"score": [1.0]})) for i, run in enumerate(runs)]
+    summarise([findings_of(run, "nuclear", **FAST) for run in named], "nuclear", **FAST)
+    panels = [ax for figure in figures for ax in figure.axes if ax.get_ylabel() == "projection"]
+    shown = [[round(abs(ends[1] - ends[0])) for ends in (ax.get_xlim(), ax.get_ylim())] for ax in panels]
+    assert shown == [[2, 2], [2, 1], [1, 1]]
+    assert [[label.get_text() for label in ax.get_yticklabels()] for ax in panels] == [["q", "o"], ["o"], ["o"]]
+
+
+def test_the_difference_of_two_runs_says_what_must_be_known_about_it():
+    a, b = capture_run().assign_attrs(dtype="float32"), capture_run().assign_attrs(dtype="bfloat16")
+    alone = b.isel(token=b.response.values == 1)
+    for other, expected in (
+        (b, "dtype differs: a float32, b bfloat16"),
+        (alone, "b: a single response: the error between responses cannot be seen"),
+    ):
+        named = [NamedRun(n, run, pd.DataFrame({"score": [1.0]})) for n, run in (("one", a), ("two", other))]
+        said = summarise([findings_of(run, "nuclear", **FAST) for run in named], "nuclear", **FAST).paragraphs[-1]
+        assert said.startswith("two minus one: ")
+        assert "Where a is one and b is two: " in said
+        assert expected in said
+
+
+def test_the_level_of_an_interval_is_not_rounded_up_to_certainty():
+    run = NamedRun("one", capture_run(), pd.DataFrame({"score": [1.0]}))
+    options = {**FAST, "level": 0.995}
+    shown = summarise([findings_of(run, "nuclear", **options)], "nuclear", **options)
+    assert "0.995 intervals" in shown.caption
+    assert "(0.995 interval, p = " in shown.paragraphs[0]
 
 
 def capture_run():

@@ -89,6 +89,19 @@ def test_single_responses_give_a_difference_without_an_interval():
     assert "single response" in found.reason
 
 
+@pytest.mark.parametrize("pairing", ["paired", "independent"])
+@pytest.mark.parametrize("interval", ["signflip", "jackknife"])
+def test_no_limit_of_a_difference_lies_where_no_difference_can(pairing, interval):
+    """From -1 to 1, but for a response each that has it the other way round."""
+    runs = []
+    for sign in (-1, 1):
+        run = make_run(k=6, layers=1, projections="q", seed=3)
+        strength = run.entropy_bits.values * np.where(run.response.values == 2, -sign, sign)
+        runs.append(run.assign(nuclear=(run.nuclear.dims, strength[:, None, None])))
+    found = inversion.compare(*runs, pairing=pairing, interval=interval)
+    assert found.low < found.estimate < found.high == 2.0
+
+
 def test_pairing_errors():
     with pytest.raises(InputError, match="pairing must be"):
         inversion.compare(A, B, pairing="sometimes")

@@ -97,7 +97,13 @@ def test_typical_is_the_mean_over_long_enough_responses():
     assert np.isnan(table.estimate.drop_sel(response=long)).all()
     assert table.n_tokens.values.tolist() == np.bincount(RESPONSE).tolist()
     assert within_between(RUN).typical.estimate == pytest.approx(np.mean(values), abs=1e-12)
+    typical, lengths = within_between(RUN).typical, np.bincount(RESPONSE)[long]
+    assert (typical.n_tokens, typical.n_points) == (lengths.sum(), lengths.sum())
+    assert (typical.n_responses, typical.n_clusters) == (len(long), len(long))
+    assert typical.n_tokens_left_out == H.size - lengths.sum()
+    assert typical.n_responses_left_out == 20 - len(long)
     none = within_between(RUN, min_tokens=1000).typical
+    assert (none.n_tokens, none.n_responses, none.n_clusters) == (0, 0, 0)
     assert np.isnan(none.estimate)
     assert "no response has 1000" in none.reason
 
@@ -223,7 +229,17 @@ def test_an_empty_segment_is_nan_with_a_reason():
     assert np.isnan(found.a.estimate)
     assert np.isfinite(found.b.estimate)
     assert np.isnan(found.difference.estimate)
-    assert found.difference.reason.startswith("a: no token")
+    assert found.a.reason == "no token is in this part"
+    assert "! why NaN (a is wrong, b is right): a: no token is in this part" in str(found)
+
+
+def test_notes_of_the_difference_of_two_segments_are_printed():
+    """With two responses a part both parts and their difference fall back on the jackknife."""
+    few = RUN.isel(token=RESPONSE < 4)
+    found = segments(few, "score")
+    (note,) = found.difference.notes
+    assert "jackknife interval instead" in note
+    assert f"! right - wrong: {note}" in str(found)
 
 
 def test_segment_errors():

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -10,6 +12,7 @@ from inversion import InputError
 from inversion.statistics import Columns, controls, per_response, segments, specification_curve, within_between
 from inversion.statistics import within_response_shuffle as shuffle
 from inversion.statistics.layout import Selection
+from inversion.statistics.segmentation import recorded_tags
 from inversion.statistics.strengths import mean_strength, strength
 
 RUN = make_run(k=9)
@@ -146,6 +149,17 @@ def test_what_the_run_itself_lacks_is_said():
         "the run is not finished: more responses are to come",
     )
     assert inversion.correlate(RUN.assign_attrs(unmeasured=0, complete=True), resamples=20).notes == ()
+
+
+def test_what_a_run_says_of_its_responses_may_be_text_as_netcdf_holds_it():
+    told = {"temperature": 0.7, "think_tags": ["[", "]"], "skipped": [{"reason": "no answer"}]}
+    for responses in (told, json.dumps(told)):
+        columns = Columns.of(RUN.assign_attrs(responses=responses))
+        assert columns.measured.temperature == "0.7"
+        assert columns.notes == ("1 problems were left out beforehand (no answer)",)
+        assert recorded_tags(columns.run) == ("[", "]")
+    for responses in ("a file", "[1]", 3):
+        assert Columns.of(RUN.assign_attrs(responses=responses)).notes == ()
 
 
 def test_that_drawn_tokens_count_once_each_is_said():

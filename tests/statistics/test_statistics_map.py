@@ -112,7 +112,8 @@ def test_specification_curve_holds_every_combination_sorted():
         f"layers {n}" for n in ("all", "first", "middle", "last third", "last")
     }
     assert 0 < found.share_negative < 1
-    assert found.share_clear(-1) == np.mean([c.high < 0 for c in found.correlations])
+    clear = [c.high < 0 and c.p_value <= 0.05 for c in found.correlations]
+    assert found.share_clear(-1) == np.mean(clear)
     assert len(found.to_pandas()) == 120
 
 
@@ -133,3 +134,27 @@ def test_specification_curve_takes_named_layer_ranges_and_needs_a_run():
     assert [c.layers for c in found.correlations] == [(1,)]
     with pytest.raises(InputError, match="at least one run"):
         specification_curve([])
+
+
+def test_runs_of_the_same_quantity_are_not_lost_but_have_to_be_named():
+    one = {"norms": ["nuclear"], "units": ["position"], "methods": ["pearson"], "layer_ranges": {"odd": [1]}}
+    with pytest.raises(InputError, match="several runs measure that of the logit; pass a mapping from a name to each"):
+        specification_curve([RUN, RUN], **one)
+    assert len(specification_curve({"a": RUN, "b": RUN}, **one).correlations) == 2
+
+
+def test_few_responses_make_nothing_clear_that_the_test_cannot_reject():
+    """Of four responses the sign-flip test rejects nothing at 5 %, whatever the jackknife interval says."""
+    strong = make_run(k=4, rho=-4.0)
+    found = specification_curve(strong, norms=["nuclear"], units=["position"])
+    assert all(c.high < 0 < 0.1 < c.p_value for c in found.correlations)
+    assert found.share_clear(-1) == 0
+    assert specification_curve(make_run(k=20, rho=-4.0), norms=["nuclear"], units=["position"]).share_clear(-1) == 1
+
+
+def test_a_map_counts_the_responses_that_were_used():
+    holes = RUN.nuclear.copy()
+    holes[RUN.response.values < 3] = np.nan
+    found = inversion.layer_map(RUN.assign(nuclear=holes), layers=[0, 1], projections="q", resamples=50)
+    one = inversion.correlate(RUN.assign(nuclear=holes), layers=0, projections="q", resamples=50)
+    assert (found.attrs["n_responses"], found.attrs["n_clusters"]) == (one.n_responses, one.n_clusters) == (17, 17)

@@ -79,9 +79,39 @@ def test_misspelt_values_are_told_the_nearest_one():
         ({"level": "high"}, "level must lie between 0 and 1"),
         ({"resamples": True}, "resamples must be a whole number of at least 1"),
         ({"seed": 1.5}, "seed must be a whole number of at least 0"),
+        ({"layers": 1.5}, "layers must be whole numbers, not 1.5"),
+        ({"layers": [[0]]}, r"layers must be whole numbers, not \[\[0\]\]"),
+        ({"layers": "0"}, "layers must be whole numbers, not '0'"),
+        ({"projections": 3}, "projections must be names, not 3"),
+        ({"projections": [["q"]]}, "projections must be names"),
+        ({"given": 3}, "given must be names, not 3"),
+        ({"given": [["position"]]}, "given must be names"),
+        ({"norm": ["nuclear"]}, r"norm must be the name of a norm, such as 'nuclear', not \['nuclear'\]"),
     ):
         with pytest.raises(InputError, match=message):
             inversion.correlate(RUN, **given)
+
+
+def test_layers_and_projections_may_stand_in_any_row():
+    expected = inversion.correlate(RUN, layers=[0, 1], projections=["q"], resamples=20)
+    for layers, projections in ((range(2), ("q",)), (np.arange(2), np.array(["q"])), (iter([0, 1]), {"q": 1})):
+        assert inversion.correlate(RUN, layers=layers, projections=projections, resamples=20) == expected
+
+
+def test_values_of_another_type_are_refused_in_a_sentence():
+    for function, given, message in (
+        (plan_sample_size, {"width": "0.1"}, "width must be a number between 0 and 2"),
+        (plan_sample_size, {"width": None}, "width must be a number between 0 and 2"),
+        (segments, {"by": "entropy", "top": None}, "top must lie between 0 and 1"),
+        (segments, {"by": "score", "right": "1"}, "right must be a number"),
+        (lambda run, **steps: trajectory([run, run], **steps), {"steps": ["a", "b"]}, "steps must be one increasing"),
+        (lambda run, **steps: trajectory([run, run], **steps), {"steps": 5}, "steps must be one increasing"),
+        (lambda run, **steps: trajectory([run, run], **steps), {"steps": [0, np.nan]}, "steps must be one increasing"),
+    ):
+        with pytest.raises(InputError, match=message):
+            function(RUN, **given)
+    with pytest.raises(InputError, match="level one between 0 and 1"):
+        plan_sample_size(inversion.correlate(RUN, resamples=20), level="0.9")
 
 
 def test_a_finished_pilot_takes_no_more_choices():

@@ -84,6 +84,11 @@ def from_z(z: Floats | float) -> Floats:
     return np.where(np.abs(rho) >= ALMOST_ONE - 1e-15, np.sign(rho), rho)
 
 
+def difference_of_correlations(value: float) -> float:
+    """``value`` within -2..2, outside which no difference of two correlations lies."""
+    return float(np.clip(value, -2.0, 2.0))
+
+
 def bootstrap_weights(n_clusters: int, resamples: int, seed: int | tuple[int, ...]) -> Floats:
     """How often each cluster is drawn in each resample: multinomial counts, (B, K), each row sums to K."""
     rng = np.random.default_rng(seed)
@@ -158,8 +163,9 @@ def critical(bounds: Floats, level: float) -> float:
 
 
 def infer(sample: Sample, resampling: Resampling, fisher: bool = True, tested: Sample | None = None) -> Inference:
-    """Estimate, interval and p-value of one sample. ``fisher``: work on Fisher's z scale, for a correlation.
+    """Estimate, interval and p-value of one sample.
 
+    ``fisher``: work on Fisher's z scale, for a correlation; else the sample is a difference of two.
     ``tested`` is a statistic that is 0 where this one is, and closer to normal: the p-value is taken from it.
     """
     k = sample.shares.size
@@ -180,7 +186,7 @@ def infer(sample: Sample, resampling: Resampling, fisher: bool = True, tested: S
     draws = None
     if resampling.interval in ("percentile", "bca"):
         draws = sample.statistic(bootstrap_weights(k, resampling.resamples, (resampling.seed, 1)))
-    back = from_z if fisher else np.asarray
+    back = from_z if fisher else difference_of_correlations
     kind, low, high, reason, notes = bounds(loo, flips, draws, resampling, back)
     error = loo.standard_error * (1 - estimate**2 if fisher else 1.0)
     return Inference(estimate, low, high, p_value, error, kind, reason, notes, loo)
@@ -231,6 +237,9 @@ def infer_difference(a: Sample, b: Sample, resampling: Resampling) -> Inference:
 
     Under the hypothesis of equal values, the common value is the mean weighted by precision; what it leaves for each
     run to explain is carried by that run's clusters in proportion to their size.
+
+    The interval is on the scale of the correlations, the p-value on Fisher's z, where a difference is closer to normal:
+    the two are not one test, and can disagree on 0.
     """
     values = [infer(s, Resampling("jackknife", resampling.level, 1, resampling.seed)) for s in (a, b)]
     estimate = values[1].estimate - values[0].estimate
@@ -247,14 +256,14 @@ def infer_difference(a: Sample, b: Sample, resampling: Resampling) -> Inference:
             for i, s in enumerate((a, b), 1)
         ]
         draws = b.statistic(weights[1]) - a.statistic(weights[0])
-    kind, low, high, reason, notes = bounds(loo, flips, draws, resampling, np.asarray)
+    kind, low, high, reason, notes = bounds(loo, flips, draws, resampling, difference_of_correlations)
     return Inference(estimate, low, high, p_value, loo.standard_error, kind, reason, notes)
 
 
 def infer_paired(a: Sample, b: Sample, resampling: Resampling) -> tuple[Inference, int]:
     """b minus a where clusters with the same label belong together, and the number of clusters.
 
-    A cluster that only one sample has moves only that one.
+    A cluster that only one sample has moves only that one. Interval and p-value: see :func:`infer_difference`.
     """
     labels = np.union1d(a.labels, b.labels)
     places = [np.searchsorted(labels, sample.labels) for sample in (a, b)]
