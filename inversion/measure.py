@@ -195,7 +195,7 @@ def measure_run(
         raise InputError("a part cannot replace the run that the others write to; remove it first, or leave one out.")
     with open_pool(model, workers) as pool:
         settings = (measurement or Measurement(), generation or Generation(), preparation or Preparation())
-        plan: Plan = pool.call(partial(make_plan, problems, source, folder, *settings, seed, batch, shard))
+        plan: Plan = pool.call(partial(make_plan, problems, source, folder, *settings, seed, batch, shard, overwrite))
         check_folder(folder, plan.manifest, overwrite=overwrite)
         if not overwrite and is_complete(folder):
             tidy(folder)
@@ -223,14 +223,15 @@ def make_plan(
     seed: int,
     batch: int,
     shard: int,
+    overwrite: bool,
     model: TransformerBridge,
 ) -> Plan:
     """Return what is to be measured, checked against the model."""
-    prepared = prepare(model, problems, preparation)
+    prepared, measured = prepare(model, problems, preparation), fingerprint(model)
     if preparation.server is not None:
         keep = folder.with_name(f"{folder.name}.responses.jsonl")
-        prepared = have_written(preparation.server, model, prepared, generation, seed, keep)
-    manifest = _manifest(model, prepared, source, measurement, generation, preparation, seed)
+        prepared = have_written(preparation.server, model, prepared, generation, seed, keep, measured, fresh=overwrite)
+    manifest = _manifest(model, measured, prepared, source, measurement, generation, preparation, seed)
     manifest["responses"] |= {"batch": batch, "shard": shard}
     tags = preparation.think_tags
     return Plan(manifest, prepared.problems, prepared.encoded, measurement, generation, tags, seed, batch, shard)
@@ -247,6 +248,7 @@ def _check_options(batch: int, shard: int, part: tuple[int, int] | None, log: st
 
 def _manifest(
     model: TransformerBridge,
+    measured: Mapping[str, Any],
     prepared: Prepared,
     source: str | Source,
     measurement: Measurement,
@@ -265,11 +267,12 @@ def _manifest(
     }
     # How the gradients are taken, as every capture says; not how the loaded model would attend by itself.
     return {
-        "model": {**describe_model(model), "attention": plan_for(model).attention, "fingerprint": fingerprint(model)},
+        "model": {**describe_model(model), "attention": plan_for(model).attention, "fingerprint": measured},
         "measurement": {**asdict(measurement), **chosen},
         "responses": {
             **({"source": source} if isinstance(source, str) else {"source": source.name, "reading": source.record()}),
             **preparation.record(),
+            **({} if prepared.server is None else {"server": prepared.server}),
             "skipped": prepared.skipped,
             "sha256": hashlib.sha256(json.dumps(contents).encode()).hexdigest(),
             "count": len(prepared.problems),
