@@ -230,12 +230,17 @@ def response_parts(
 
 
 def response_row(
-    model: TransformerBridge, number: int, problem: Problem, prompt: list[int], response: Written
+    model: TransformerBridge,
+    number: int,
+    problem: Problem,
+    prompt: list[int],
+    response: Written,
+    tags: tuple[str, str] = THINK_TAGS,
 ) -> dict[str, Any]:
     """Return what a run says of one response: a row of :data:`inversion.runs.RESPONSE_SCHEMA`."""
     text = _text(model, response) if problem.response is None else problem.response
     finished = response.finished if problem.finished is None else problem.finished
-    score = score_of(problem.scorer, text, finished)
+    score = score_of(problem.scorer, text, finished, tags, opens_thinking(problem.prompt, tags))
     return {
         "response": number,
         "prompt_id": hashlib.sha256(question_of(problem).encode()).hexdigest()[:12],

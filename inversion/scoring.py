@@ -8,6 +8,7 @@ not scored and says how much that was.
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal, DecimalException
@@ -16,6 +17,8 @@ from typing import Any
 from inversion import mathematics
 from inversion.errors import InputError
 
+THINK_TAGS = ("<think>", "</think>")
+"""What opens and what closes a model's thinking, unless it is known to use other tags."""
 SECONDS = 10.0
 """Time that comparing one response as mathematics may take."""
 
@@ -51,11 +54,32 @@ class Score(float):
 NAN = math.nan
 
 
+class AnswerScorer(ABC):
+    """Scores the answer that a response gives; its thinking is no part of that."""
+
+    def __call__(
+        self, response: str, finished: bool = True, tags: tuple[str, str] = THINK_TAGS, opened: bool = False
+    ) -> Score:
+        """Score a response; one that was cut at its greatest length before it gave an answer is wrong.
+
+        Args:
+            response: Its text.
+            finished: Whether it came to an end by itself.
+            tags: What opens and what closes the thinking.
+            opened: Whether the prompt has opened it.
+        """
+        return self.score(without_thinking(response, tags, opened), finished)
+
+    @abstractmethod
+    def score(self, text: str, finished: bool) -> Score:
+        """Score what a response says after its thinking."""
+
+
 @dataclass(frozen=True)
-class Scorer:
+class Scorer(AnswerScorer):
     """Scores responses to one problem, whose answer is known.
 
-    find: Returns the answer that a response gives, None where it gives none.
+    find: Returns the answer that a text without thinking gives, None where it gives none.
     judge: Returns the score of an answer that was given.
     lacking: What a response without an answer lacks, for the reason.
     form_required: Whether a response without an answer is wrong, rather than unscored.
@@ -66,14 +90,9 @@ class Scorer:
     lacking: str
     form_required: bool = False
 
-    def __call__(self, response: str, finished: bool = True) -> Score:
-        """Score a response; one that was cut at its greatest length before it gave an answer is wrong.
-
-        Args:
-            response: Its text.
-            finished: Whether it came to an end by itself.
-        """
-        given = self.find(response)
+    def score(self, text: str, finished: bool) -> Score:
+        """Score a text; see :class:`AnswerScorer`."""
+        given = self.find(text)
         return self._without(finished) if given is None else Score(self.judge(given))
 
     def _without(self, finished: bool) -> Score:
@@ -113,10 +132,16 @@ def tagged_answer(response: str) -> str | None:
     return found[-1].strip() if found else None
 
 
-def without_thinking(response: str) -> str:
-    """Return what follows the last ``</think>``: all of a response without thinking, none of one that never ends it."""
-    _, closed, rest = response.rpartition("</think>")
-    return rest if closed or "<think>" not in response else ""
+def without_thinking(response: str, tags: tuple[str, str] = THINK_TAGS, opened: bool = False) -> str:
+    """Return what a response says after its thinking: all of one without, none of one that never ends it.
+
+    Args:
+        response: Its text.
+        tags: What opens and what closes the thinking.
+        opened: Whether the prompt has opened it.
+    """
+    _, closed, rest = response.rpartition(tags[1])
+    return "" if opened and not closed else rest.partition(tags[0])[0]
 
 
 @dataclass(frozen=True)
@@ -138,17 +163,27 @@ class Accuracy:
         return f"{self.share:.0%}" + (f" ({self.unscored} not scored)" if self.unscored else "")
 
 
-def score_of(scorer: Callable[[str], float] | None, response: str, finished: bool = True) -> Score:
-    """Score a response by a :class:`Scorer`, or by any function from text to a number.
+def score_of(
+    scorer: Callable[[str], float] | None,
+    response: str,
+    finished: bool = True,
+    tags: tuple[str, str] = THINK_TAGS,
+    opened: bool = False,
+) -> Score:
+    """Score a response by an :class:`AnswerScorer`, or by any function from its whole text to a number.
 
     Args:
         scorer: None where there is nothing to score against.
         response: Its text.
         finished: Whether it came to an end by itself.
+        tags: What opens and what closes the thinking.
+        opened: Whether the prompt has opened it.
     """
     if scorer is None:
         return Score(NAN, "its problem has no known answer")
-    value = scorer(response, finished) if isinstance(scorer, Scorer) else scorer(response)
+    if isinstance(scorer, AnswerScorer):
+        return scorer(response, finished, tags, opened)
+    value = scorer(response)
     return value if isinstance(value, Score) else Score(value, "its scorer gave no number" if value != value else "")
 
 
@@ -168,8 +203,12 @@ def _tags(answer: str) -> Scorer:
     return Scorer(tagged_answer, lambda given: float(given.split() == answer.split()), "it has no answer tags")
 
 
+def _all(text: str) -> str:
+    return text
+
+
 def _exact(answer: str) -> Scorer:
-    return Scorer(without_thinking, lambda given: float(given.split() == answer.split()), "")
+    return Scorer(_all, lambda given: float(given.split() == answer.split()), "")
 
 
 def _number(answer: str) -> Scorer:
@@ -179,9 +218,8 @@ def _number(answer: str) -> Scorer:
     return Scorer(_stated_number, lambda given: float(_decimal(given) == known), "it has no number")
 
 
-def _stated_number(response: str) -> str | None:
+def _stated_number(text: str) -> str | None:
     """The last number of the most explicit place: answer tags, a box, what follows "answer is", all of the answer."""
-    text = without_thinking(response)
     places = [tagged_answer(text), *_BOXED.findall(text)[-1:], *re.findall(r"####(.*)", text)[-1:]]
     numbers = [found[-1] for place in places if place is not None and (found := _numbers(place))]
     if numbers:
@@ -219,8 +257,7 @@ def _choice(answer: str) -> Scorer:
     return Scorer(_chosen_letter, lambda given: float(given == known), "it chooses no letter")
 
 
-def _chosen_letter(response: str) -> str | None:
-    text = without_thinking(response)
+def _chosen_letter(text: str) -> str | None:
     places = [tagged_answer(text), *_BOXED.findall(text)[-1:]]
     for place in places:
         if place is not None:
@@ -242,7 +279,7 @@ def _math(answer: str) -> Scorer:
     if _WORD.search(answer) and "\\" not in answer:
         return _unscorable(f"the known answer {_short(answer)} is a word, not mathematics in LaTeX")
 
-    return MathScorer(without_thinking, lambda given: NAN, "it has no formula or number", answer=answer)
+    return MathScorer(_all, lambda given: NAN, "it has no formula or number", answer=answer)
 
 
 @dataclass(frozen=True)
@@ -251,9 +288,9 @@ class MathScorer(Scorer):
 
     answer: str = ""
 
-    def __call__(self, response: str, finished: bool = True) -> Score:
-        """Score a response; see :class:`Scorer`."""
-        reply = mathematics.compare(self.answer, str(self.find(response)), SECONDS)
+    def score(self, text: str, finished: bool) -> Score:
+        """Score a text; see :class:`AnswerScorer`."""
+        reply = mathematics.compare(self.answer, text, SECONDS)
         if "score" in reply:
             return Score(reply["score"])
         if reply["reason"] == "response":
@@ -270,13 +307,13 @@ class MathScorer(Scorer):
 class Unscorable(Scorer):
     """Scores nothing, for a reason that lies in the known answer: no response is wrong because of that."""
 
-    def __call__(self, response: str, finished: bool = True) -> Score:
+    def score(self, text: str, finished: bool) -> Score:
         """Return NaN with the reason."""
         return Score(NAN, self.lacking)
 
 
 def _unscorable(reason: str) -> Scorer:
-    return Unscorable(without_thinking, lambda given: NAN, reason)
+    return Unscorable(_all, lambda given: NAN, reason)
 
 
 def _short(answer: str) -> str:

@@ -42,6 +42,23 @@ def test_thinking_is_no_part_of_an_answer():
     assert without_thinking("7</think>8") == "8"  # a template may have opened it
     assert without_thinking("<think>7, so") == ""
     assert without_thinking("8") == "8"
+    assert without_thinking("7, so", opened=True) == ""
+    assert without_thinking("7</think>8", opened=True) == "8"
+    assert without_thinking("<think>7</think>8<think>9") == "8"
+    assert without_thinking("<t>7, so", ("<t>", "</t>")) == ""
+    assert without_thinking("<t>7</t>8", ("<t>", "</t>")) == "8"
+
+
+@pytest.mark.parametrize(
+    ("kind", "thought"), [("number", "so 72"), ("exact", "72"), ("tags", "<answer>72</answer>"), ("choice", "(C)")]
+)
+def test_thinking_that_was_cut_gives_no_answer(kind, thought):
+    answer = "C" if kind == "choice" else "72"
+    assert outcome(kind, answer, thought) == 1
+    assert outcome(kind, answer, thought, finished=False, opened=True) == 0
+    assert outcome(kind, answer, f"<think>{thought}", finished=False) == 0
+    assert outcome(kind, answer, f"<t>{thought}", finished=False, tags=("<t>", "</t>")) == 0
+    assert score_of(scorer_for(kind, answer), thought, False, opened=True) == 0
 
 
 def test_tags_are_compared_up_to_white_space():
