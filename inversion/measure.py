@@ -161,6 +161,7 @@ def measure_run(
     part: tuple[int, int] | None = None,
     wait: bool = False,
     log: str = "auto",
+    mend: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
     """Measure a model on problems and write the run to ``out``.
 
@@ -184,6 +185,7 @@ def measure_run(
         part: (i, n): measure the i-th of n parts only. Parts can run at the same time, on machines that share ``out``.
         wait: Wait for another process that writes to ``out``, instead of refusing.
         log: How to tell of progress; see :class:`inversion.engine.Watch`.
+        mend: Called with the manifest, once it is known that all of this can be measured; puts a damaged run right.
 
     Raises:
         InputError: Something cannot be used; nothing has been written then.
@@ -196,6 +198,8 @@ def measure_run(
     with open_pool(model, workers) as pool:
         settings = (measurement or Measurement(), generation or Generation(), preparation or Preparation())
         plan: Plan = pool.call(partial(make_plan, problems, source, folder, *settings, seed, batch, shard, overwrite))
+        if mend is not None:
+            mend(plan.manifest)
         check_folder(folder, plan.manifest, overwrite=overwrite)
         if not overwrite and is_complete(folder):
             tidy(folder)
