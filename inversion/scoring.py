@@ -28,7 +28,16 @@ _NUMBER = re.compile(
     r"(?:(?<![\w.)])[-+−] ?)?(?:\d{1,3}(?:,\d{3})+(?!,?\d)|\d+|(?<!\d)(?=\.\d))(?:\.\d+)?"
     r"(?:[eE][-+]?\d+)?(?:/\d+)?"
 )
-_STATED = re.compile(r"(?:answer|result)\s*(?:is|=|:)\s*:?", re.IGNORECASE)
+_STATED = re.compile(
+    r"\banswer[\s*_]*(?:is|=|:)[\s:=*_`~≈€£\\(\[{\"']*(?:(?:approximately|about|exactly|simply|just|[a-z] ?=)\s*)?",
+    re.IGNORECASE,
+)
+_LINK = re.compile(r"[\s)}%*_]*(?:(?!x\b)[A-Za-z]+[\s)}]*)?(=|[-+−*/×·÷x^]|\\(?:times|cdot|div))?[\s({€£*_]*")
+LONGEST_LINK = 40
+"""Characters between two numbers of one calculation, at most."""
+_BULLET = re.compile(r"^[ \t]*[-+*•−–][ \t]+", re.MULTILINE)
+_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]{1,40})\}\s*\{([^{}]{1,40})\}")
+_IN_WORDS = re.compile(r"\\(?:text|textbf|textrm|mathrm|mbox)\s*\{([^{}]*)\}(?:\s*\^\s*(?:\d|\{[^{}]*\}))?")
 _CHOICE = re.compile(r"\(([A-Za-z])\)|(?<![A-Za-z'])([A-Z])(?![A-Za-z'])")
 _ONLY_CHOICE = re.compile(r"\s*\(?([A-Za-z])\)?\s*(?:[.:)].*)?", re.DOTALL)
 _WORD = re.compile(r"[A-Za-z]{3,}")
@@ -219,22 +228,43 @@ def _number(answer: str) -> Scorer:
 
 
 def _stated_number(text: str) -> str | None:
-    """The last number of the most explicit place: answer tags, a box, what follows "answer is", all of the answer."""
+    """The number of the most explicit place: answer tags, a box, what follows "answer is", the last of all."""
     places = [tagged_answer(text), *_BOXED.findall(text)[-1:], *re.findall(r"####(.*)", text)[-1:]]
-    numbers = [found[-1] for place in places if place is not None and (found := _numbers(place))]
+    numbers = [found[-1] for place in places if place is not None and (found := _NUMBER.findall(_plain(place)))]
     if numbers:
         return numbers[0]
-    stated = list(_STATED.finditer(text))
-    if stated and (found := _numbers(text[stated[-1].end() :])):
-        return found[0]
-    found = _numbers(text)
+    plain = _BULLET.sub("", _plain(text))
+    stated = list(_STATED.finditer(plain))
+    if stated and (first := _NUMBER.match(plain, stated[-1].end())):
+        return _outcome(plain, first.start())
+    found = _NUMBER.findall(plain)
     return found[-1] if found else None
 
 
-def _numbers(text: str) -> list[str]:
-    # LaTeX writes the comma between thousands as {,} or \!.
+def _outcome(text: str, start: int) -> str:
+    """The number that a calculation which begins there comes to: 12 + 30 = 42 is 42; a number alone is itself."""
+    sides: list[list[str]] = [[]]
+    end = start
+    for number in _NUMBER.finditer(text, start):
+        link = _LINK.fullmatch(text[end : number.start()]) if number.start() - end <= LONGEST_LINK else None
+        # What has no operator before it may have one as its sign: 30 - 12.
+        if sides[0] and (link is None or not (link[1] or number[0][0] in "-+−")):
+            break
+        if link is not None and link[1] == "=":
+            sides.append([])
+        sides[-1].append(number[0])
+        end = number.end()
+    alone = [side[0] for side in sides if len(side) == 1]
+    return alone[-1] if alone else sides[-1][-1]
+
+
+def _plain(text: str) -> str:
+    """The text with numbers of LaTeX as plain ones, and without the units and exponents of units in it."""
+    # LaTeX writes the comma between thousands as {,} or \!, or a thin space in its place.
     text = text.replace("{,}", ",").replace(",\\!", ",").replace("\\$", "").replace("$", "")
-    return _NUMBER.findall(text)
+    text = re.sub(r"(?<=\d)\\[,;](?=\d{3}(?!\d))", "", text)
+    text = _IN_WORDS.sub(lambda match: f" {match[1]} " if re.search(r"\d", match[1]) else " ", text)
+    return _FRACTION.sub(lambda match: f" {match[1].strip()}/{match[2].strip()} ", text)
 
 
 def _decimal(text: str) -> Decimal | None:
