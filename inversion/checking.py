@@ -1,8 +1,10 @@
 """What of a run on disk is whole, and making room for the rest to be measured again."""
 
+import hashlib
 import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from inversion.errors import InputError, first_line
-from inversion.files import owned, put
-from inversion.shards import file_fault, manifest_fault, read_manifest, read_record, shard_files
+from inversion.files import differences, owned, put, record_text
+from inversion.runs import check_folder
+from inversion.shards import FORMAT, MANIFEST, file_fault, manifest_fault, read_manifest, read_record, shard_files
 
 COMMAND = "command.json"
 """The options of the ``inversion probe`` that measured a run, beside its manifest: what repairing it runs again."""
@@ -29,6 +32,8 @@ class Inspection:
     damaged: Shard -> what is wrong with it.
     responses: Responses in whole shards.
     unmeasured: Those of them that could not be measured.
+    manifest: What is wrong with ``run.json``, None where whole shards were written with it.
+    written_with: Checksums of the manifests that whole shards were written with.
     """
 
     folder: Path
@@ -38,11 +43,13 @@ class Inspection:
     damaged: dict[int, str]
     responses: int
     unmeasured: int
+    manifest: str | None
+    written_with: frozenset[str]
 
     @property
     def is_whole(self) -> bool:
         """Whether everything is there and sound."""
-        return not self.missing and not self.damaged
+        return not self.missing and not self.damaged and self.manifest is None
 
     def __str__(self) -> str:
         shards = len(self.whole) + len(self.missing) + len(self.damaged)
@@ -52,6 +59,8 @@ class Inspection:
         ]
         if self.unmeasured:
             lines.append(f"{self.unmeasured} of these responses could not be measured")
+        if self.manifest:
+            lines.append(f"{MANIFEST} {self.manifest}")
         lines += [f"shard {shard}: {fault}" for shard, fault in self.damaged.items()]
         if self.missing:
             lines.append(f"missing: {_ranges(self.missing)}")
@@ -75,7 +84,6 @@ def inspect_run(folder: str | os.PathLike[str]) -> Inspection:
         try:
             record = read_record(path)
             faults = [fault for name in shard_files(shard) if (fault := _fault(root / name, record))]
-            faults += [f"run.json {fault}" for fault in [manifest_fault(root, [record])] if fault]
         except InputError as error:
             faults = [first_line(error).partition(";")[0]]
         if faults:
@@ -84,12 +92,38 @@ def inspect_run(folder: str | os.PathLike[str]) -> Inspection:
             whole.append(shard)
             records.append(record)
     totals = {name: sum(record[name] for record in records) for name in ("responses", "unmeasured")}
-    return Inspection(root, responses["count"], tuple(whole), tuple(missing), damaged, **totals)
+    sums = frozenset(str(record.get("manifest")) for record in records)
+    fault = manifest_fault(root, records)
+    return Inspection(
+        root, responses["count"], tuple(whole), tuple(missing), damaged, **totals, manifest=fault, written_with=sums
+    )
 
 
-def remove_damaged(inspection: Inspection) -> None:
-    """Remove the damaged shards of a run, so that measuring it again measures them."""
-    with owned(inspection.folder):
+def make_room(inspection: Inspection, manifest: Mapping[str, Any]) -> None:
+    """Put a run's manifest right and remove its damaged shards, so that measuring it again measures them.
+
+    Nothing is changed unless the whole shards belong to what will be measured, and they stay in any case.
+
+    Args:
+        inspection: What was found.
+        manifest: What the run's own command makes of it.
+
+    Raises:
+        InputError: It makes something else.
+    """
+    folder, record = inspection.folder, {"format": FORMAT, **manifest}
+    with owned(folder):
+        if inspection.manifest is None:
+            check_folder(folder, dict(manifest))
+        else:
+            text = record_text(MANIFEST, record)
+            if inspection.written_with != {hashlib.sha256(text.encode()).hexdigest()}:
+                differing = ", ".join(differences(read_manifest(folder), json.loads(text))[:6])
+                raise InputError(
+                    f"{folder / MANIFEST} is not what its shards were written with, nor is what its command makes now "
+                    f"(which differs in {differing or 'nothing'}); nothing was removed: measure it into a new folder."
+                )
+            put(folder / MANIFEST, lambda path: path.write_text(text, encoding="utf-8"))
         for shard in inspection.damaged:
             for name in (f"shard-{shard:05d}.json", *shard_files(shard)):
                 (inspection.folder / name).unlink(missing_ok=True)

@@ -104,7 +104,7 @@ def holds(
         if overwrite:
             return False
         there = _read_record(path, what)
-        differing = differences(there, _parse(name, _text(name, record)))
+        differing = differences(there, _parse(name, record_text(name, record)))
         if differing:
             named = ", ".join(differing[:6]) + (f" and {len(differing) - 6} more" if len(differing) > 6 else "")
             raise InputError(f"{folder} holds another {what} (it differs in {named}); {remedy}.")
@@ -135,7 +135,7 @@ def claim(
         for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == name):
             if not is_housekeeping(entry):
                 _remove(entry)
-    put(folder / name, lambda part: part.write_text(_text(name, record), encoding="utf-8"))
+    put(folder / name, lambda part: part.write_text(record_text(name, record), encoding="utf-8"))
     return False
 
 
@@ -179,7 +179,8 @@ def differences(there: Any, here: Any, name: str = "") -> list[str]:
     return [] if json.dumps(there) == json.dumps(here) else [name or "everything"]
 
 
-def _text(name: str, record: Mapping[str, Any]) -> str:
+def record_text(name: str, record: Mapping[str, Any]) -> str:
+    """Return what a file of that name, which ends in ``.json`` or ``.yaml``, says to hold a record."""
     if name.endswith(".yaml"):
         import yaml
 

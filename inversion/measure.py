@@ -108,7 +108,7 @@ class Plan:
         prompt, given = self.encoded[number]
         response = written[number] if given is None else Written(given, "given")
         problem = self.problems[number]
-        row = response_row(model, number, problem, prompt, response)
+        row = response_row(model, number, problem, prompt, response, self.think_tags)
         try:
             capture = self._probe(model, prompt, response)
             parts = response_parts(model, problem, response.ids, self.think_tags)
@@ -161,6 +161,7 @@ def measure_run(
     part: tuple[int, int] | None = None,
     wait: bool = False,
     log: str = "auto",
+    mend: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
     """Measure a model on problems and write the run to ``out``.
 
@@ -184,6 +185,7 @@ def measure_run(
         part: (i, n): measure the i-th of n parts only. Parts can run at the same time, on machines that share ``out``.
         wait: Wait for another process that writes to ``out``, instead of refusing.
         log: How to tell of progress; see :class:`inversion.engine.Watch`.
+        mend: Called with the manifest, once it is known that all of this can be measured; puts a damaged run right.
 
     Raises:
         InputError: Something cannot be used; nothing has been written then.
@@ -195,7 +197,9 @@ def measure_run(
         raise InputError("a part cannot replace the run that the others write to; remove it first, or leave one out.")
     with open_pool(model, workers) as pool:
         settings = (measurement or Measurement(), generation or Generation(), preparation or Preparation())
-        plan: Plan = pool.call(partial(make_plan, problems, source, folder, *settings, seed, batch, shard))
+        plan: Plan = pool.call(partial(make_plan, problems, source, folder, *settings, seed, batch, shard, overwrite))
+        if mend is not None:
+            mend(plan.manifest)
         check_folder(folder, plan.manifest, overwrite=overwrite)
         if not overwrite and is_complete(folder):
             tidy(folder)
@@ -223,14 +227,15 @@ def make_plan(
     seed: int,
     batch: int,
     shard: int,
+    overwrite: bool,
     model: TransformerBridge,
 ) -> Plan:
     """Return what is to be measured, checked against the model."""
-    prepared = prepare(model, problems, preparation)
+    prepared, measured = prepare(model, problems, preparation), fingerprint(model)
     if preparation.server is not None:
         keep = folder.with_name(f"{folder.name}.responses.jsonl")
-        prepared = have_written(preparation.server, model, prepared, generation, seed, keep)
-    manifest = _manifest(model, prepared, source, measurement, generation, preparation, seed)
+        prepared = have_written(preparation.server, model, prepared, generation, seed, keep, measured, fresh=overwrite)
+    manifest = _manifest(model, measured, prepared, source, measurement, generation, preparation, seed)
     manifest["responses"] |= {"batch": batch, "shard": shard}
     tags = preparation.think_tags
     return Plan(manifest, prepared.problems, prepared.encoded, measurement, generation, tags, seed, batch, shard)
@@ -247,6 +252,7 @@ def _check_options(batch: int, shard: int, part: tuple[int, int] | None, log: st
 
 def _manifest(
     model: TransformerBridge,
+    measured: Mapping[str, Any],
     prepared: Prepared,
     source: str | Source,
     measurement: Measurement,
@@ -265,11 +271,12 @@ def _manifest(
     }
     # How the gradients are taken, as every capture says; not how the loaded model would attend by itself.
     return {
-        "model": {**describe_model(model), "attention": plan_for(model).attention, "fingerprint": fingerprint(model)},
+        "model": {**describe_model(model), "attention": plan_for(model).attention, "fingerprint": measured},
         "measurement": {**asdict(measurement), **chosen},
         "responses": {
             **({"source": source} if isinstance(source, str) else {"source": source.name, "reading": source.record()}),
             **preparation.record(),
+            **({} if prepared.server is None else {"server": prepared.server}),
             "skipped": prepared.skipped,
             "sha256": hashlib.sha256(json.dumps(contents).encode()).hexdigest(),
             "count": len(prepared.problems),

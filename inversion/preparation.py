@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -51,9 +51,7 @@ class Preparation:
 
     def record(self) -> dict[str, Any]:
         """Return what a run's manifest says of it."""
-        record = {**self.frame.record(), "too_long": self.too_long, "think_tags": list(self.think_tags)}
-        # Not its address: the same run may go on with the server elsewhere.
-        return record if self.server is None else {**record, "server": {"model": self.server.model}}
+        return {**self.frame.record(), "too_long": self.too_long, "think_tags": list(self.think_tags)}
 
 
 @dataclass(frozen=True)
@@ -63,11 +61,13 @@ class Prepared:
     problems: Framed, with the text of prompts that came as token ids.
     encoded: Token ids of each, in the same order.
     skipped: What is left out: number of the problem, from 1, and the reason.
+    server: What a run's manifest says of the server that wrote responses; None where none did.
     """
 
     problems: list[Problem]
     encoded: list[Encoded]
     skipped: list[dict[str, Any]]
+    server: dict[str, Any] | None = None
 
 
 def prepare(model: TransformerBridge, problems: Sequence[Problem], preparation: Preparation) -> Prepared:
@@ -149,7 +149,15 @@ def _tell(prepared: Prepared, count: int, respelt: int, name: str) -> None:
 
 
 def have_written(
-    server: Server, model: TransformerBridge, prepared: Prepared, generation: Generation, seed: int, keep: Path
+    server: Server,
+    model: TransformerBridge,
+    prepared: Prepared,
+    generation: Generation,
+    seed: int,
+    keep: Path,
+    measured: Mapping[str, Any],
+    *,
+    fresh: bool = False,
 ) -> Prepared:
     """Return the problems with the responses that a server writes to those without one.
 
@@ -160,12 +168,17 @@ def have_written(
         generation: Sampling settings.
         seed: With a problem's place the seed of its response.
         keep: File in which responses are kept as they arrive.
+        measured: Fingerprint of the model.
+        fresh: Have all of them written, whatever is kept.
     """
     missing = [number for number, (_, response) in enumerate(prepared.encoded) if response is None]
+    if not missing:
+        return prepared
     requests = [_request(model, prepared, number, generation, seed) for number in missing]
     problems, encoded, skipped = dict(enumerate(prepared.problems)), dict(enumerate(prepared.encoded)), []
     as_text = 0
-    for number, reply in zip(missing, ask(server, requests, generation, keep), strict=True):
+    asked = ask(server, requests, generation, keep, measured, fresh=fresh)
+    for number, reply in zip(missing, asked.replies, strict=True):
         if not reply.text and not reply.token_ids:
             skipped.append({"response": number, "reason": "the server wrote nothing"})
             del problems[number], encoded[number]
@@ -183,7 +196,7 @@ def have_written(
             as_text,
             len(missing),
         )
-    return Prepared(list(problems.values()), list(encoded.values()), prepared.skipped + skipped)
+    return Prepared(list(problems.values()), list(encoded.values()), prepared.skipped + skipped, asked.record())
 
 
 def _request(model: TransformerBridge, prepared: Prepared, number: int, generation: Generation, seed: int) -> Request:
@@ -217,12 +230,17 @@ def response_parts(
 
 
 def response_row(
-    model: TransformerBridge, number: int, problem: Problem, prompt: list[int], response: Written
+    model: TransformerBridge,
+    number: int,
+    problem: Problem,
+    prompt: list[int],
+    response: Written,
+    tags: tuple[str, str] = THINK_TAGS,
 ) -> dict[str, Any]:
     """Return what a run says of one response: a row of :data:`inversion.runs.RESPONSE_SCHEMA`."""
     text = _text(model, response) if problem.response is None else problem.response
     finished = response.finished if problem.finished is None else problem.finished
-    score = score_of(problem.scorer, text, finished)
+    score = score_of(problem.scorer, text, finished, tags, opens_thinking(problem.prompt, tags))
     return {
         "response": number,
         "prompt_id": hashlib.sha256(question_of(problem).encode()).hexdigest()[:12],

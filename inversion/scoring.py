@@ -8,6 +8,7 @@ not scored and says how much that was.
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal, DecimalException
@@ -16,6 +17,8 @@ from typing import Any
 from inversion import mathematics
 from inversion.errors import InputError
 
+THINK_TAGS = ("<think>", "</think>")
+"""What opens and what closes a model's thinking, unless it is known to use other tags."""
 SECONDS = 10.0
 """Time that comparing one response as mathematics may take."""
 
@@ -25,7 +28,16 @@ _NUMBER = re.compile(
     r"(?:(?<![\w.)])[-+−] ?)?(?:\d{1,3}(?:,\d{3})+(?!,?\d)|\d+|(?<!\d)(?=\.\d))(?:\.\d+)?"
     r"(?:[eE][-+]?\d+)?(?:/\d+)?"
 )
-_STATED = re.compile(r"(?:answer|result)\s*(?:is|=|:)\s*:?", re.IGNORECASE)
+_STATED = re.compile(
+    r"\banswer[\s*_]*(?:is|=|:)[\s:=*_`~≈€£\\(\[{\"']*(?:(?:approximately|about|exactly|simply|just|[a-z] ?=)\s*)?",
+    re.IGNORECASE,
+)
+_LINK = re.compile(r"[\s)}%*_]*(?:(?!x\b)[A-Za-z]+[\s)}]*)?(=|[-+−*/×·÷x^]|\\(?:times|cdot|div))?[\s({€£*_]*")
+LONGEST_LINK = 40
+"""Characters between two numbers of one calculation, at most."""
+_BULLET = re.compile(r"^[ \t]*[-+*•−–][ \t]+", re.MULTILINE)
+_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]{1,40})\}\s*\{([^{}]{1,40})\}")
+_IN_WORDS = re.compile(r"\\(?:text|textbf|textrm|mathrm|mbox)\s*\{([^{}]*)\}(?:\s*\^\s*(?:\d|\{[^{}]*\}))?")
 _CHOICE = re.compile(r"\(([A-Za-z])\)|(?<![A-Za-z'])([A-Z])(?![A-Za-z'])")
 _ONLY_CHOICE = re.compile(r"\s*\(?([A-Za-z])\)?\s*(?:[.:)].*)?", re.DOTALL)
 _WORD = re.compile(r"[A-Za-z]{3,}")
@@ -51,11 +63,32 @@ class Score(float):
 NAN = math.nan
 
 
+class AnswerScorer(ABC):
+    """Scores the answer that a response gives; its thinking is no part of that."""
+
+    def __call__(
+        self, response: str, finished: bool = True, tags: tuple[str, str] = THINK_TAGS, opened: bool = False
+    ) -> Score:
+        """Score a response; one that was cut at its greatest length before it gave an answer is wrong.
+
+        Args:
+            response: Its text.
+            finished: Whether it came to an end by itself.
+            tags: What opens and what closes the thinking.
+            opened: Whether the prompt has opened it.
+        """
+        return self.score(without_thinking(response, tags, opened), finished)
+
+    @abstractmethod
+    def score(self, text: str, finished: bool) -> Score:
+        """Score what a response says after its thinking."""
+
+
 @dataclass(frozen=True)
-class Scorer:
+class Scorer(AnswerScorer):
     """Scores responses to one problem, whose answer is known.
 
-    find: Returns the answer that a response gives, None where it gives none.
+    find: Returns the answer that a text without thinking gives, None where it gives none.
     judge: Returns the score of an answer that was given.
     lacking: What a response without an answer lacks, for the reason.
     form_required: Whether a response without an answer is wrong, rather than unscored.
@@ -66,14 +99,9 @@ class Scorer:
     lacking: str
     form_required: bool = False
 
-    def __call__(self, response: str, finished: bool = True) -> Score:
-        """Score a response; one that was cut at its greatest length before it gave an answer is wrong.
-
-        Args:
-            response: Its text.
-            finished: Whether it came to an end by itself.
-        """
-        given = self.find(response)
+    def score(self, text: str, finished: bool) -> Score:
+        """Score a text; see :class:`AnswerScorer`."""
+        given = self.find(text)
         return self._without(finished) if given is None else Score(self.judge(given))
 
     def _without(self, finished: bool) -> Score:
@@ -113,10 +141,16 @@ def tagged_answer(response: str) -> str | None:
     return found[-1].strip() if found else None
 
 
-def without_thinking(response: str) -> str:
-    """Return what follows the last ``</think>``: all of a response without thinking, none of one that never ends it."""
-    _, closed, rest = response.rpartition("</think>")
-    return rest if closed or "<think>" not in response else ""
+def without_thinking(response: str, tags: tuple[str, str] = THINK_TAGS, opened: bool = False) -> str:
+    """Return what a response says after its thinking: all of one without, none of one that never ends it.
+
+    Args:
+        response: Its text.
+        tags: What opens and what closes the thinking.
+        opened: Whether the prompt has opened it.
+    """
+    _, closed, rest = response.rpartition(tags[1])
+    return "" if opened and not closed else rest.partition(tags[0])[0]
 
 
 @dataclass(frozen=True)
@@ -138,17 +172,27 @@ class Accuracy:
         return f"{self.share:.0%}" + (f" ({self.unscored} not scored)" if self.unscored else "")
 
 
-def score_of(scorer: Callable[[str], float] | None, response: str, finished: bool = True) -> Score:
-    """Score a response by a :class:`Scorer`, or by any function from text to a number.
+def score_of(
+    scorer: Callable[[str], float] | None,
+    response: str,
+    finished: bool = True,
+    tags: tuple[str, str] = THINK_TAGS,
+    opened: bool = False,
+) -> Score:
+    """Score a response by an :class:`AnswerScorer`, or by any function from its whole text to a number.
 
     Args:
         scorer: None where there is nothing to score against.
         response: Its text.
         finished: Whether it came to an end by itself.
+        tags: What opens and what closes the thinking.
+        opened: Whether the prompt has opened it.
     """
     if scorer is None:
         return Score(NAN, "its problem has no known answer")
-    value = scorer(response, finished) if isinstance(scorer, Scorer) else scorer(response)
+    if isinstance(scorer, AnswerScorer):
+        return scorer(response, finished, tags, opened)
+    value = scorer(response)
     return value if isinstance(value, Score) else Score(value, "its scorer gave no number" if value != value else "")
 
 
@@ -168,8 +212,12 @@ def _tags(answer: str) -> Scorer:
     return Scorer(tagged_answer, lambda given: float(given.split() == answer.split()), "it has no answer tags")
 
 
+def _all(text: str) -> str:
+    return text
+
+
 def _exact(answer: str) -> Scorer:
-    return Scorer(without_thinking, lambda given: float(given.split() == answer.split()), "")
+    return Scorer(_all, lambda given: float(given.split() == answer.split()), "")
 
 
 def _number(answer: str) -> Scorer:
@@ -179,24 +227,44 @@ def _number(answer: str) -> Scorer:
     return Scorer(_stated_number, lambda given: float(_decimal(given) == known), "it has no number")
 
 
-def _stated_number(response: str) -> str | None:
-    """The last number of the most explicit place: answer tags, a box, what follows "answer is", all of the answer."""
-    text = without_thinking(response)
+def _stated_number(text: str) -> str | None:
+    """The number of the most explicit place: answer tags, a box, what follows "answer is", the last of all."""
     places = [tagged_answer(text), *_BOXED.findall(text)[-1:], *re.findall(r"####(.*)", text)[-1:]]
-    numbers = [found[-1] for place in places if place is not None and (found := _numbers(place))]
+    numbers = [found[-1] for place in places if place is not None and (found := _NUMBER.findall(_plain(place)))]
     if numbers:
         return numbers[0]
-    stated = list(_STATED.finditer(text))
-    if stated and (found := _numbers(text[stated[-1].end() :])):
-        return found[0]
-    found = _numbers(text)
+    plain = _BULLET.sub("", _plain(text))
+    stated = list(_STATED.finditer(plain))
+    if stated and (first := _NUMBER.match(plain, stated[-1].end())):
+        return _outcome(plain, first.start())
+    found = _NUMBER.findall(plain)
     return found[-1] if found else None
 
 
-def _numbers(text: str) -> list[str]:
-    # LaTeX writes the comma between thousands as {,} or \!.
+def _outcome(text: str, start: int) -> str:
+    """The number that a calculation which begins there comes to: 12 + 30 = 42 is 42; a number alone is itself."""
+    sides: list[list[str]] = [[]]
+    end = start
+    for number in _NUMBER.finditer(text, start):
+        link = _LINK.fullmatch(text[end : number.start()]) if number.start() - end <= LONGEST_LINK else None
+        # What has no operator before it may have one as its sign: 30 - 12.
+        if sides[0] and (link is None or not (link[1] or number[0][0] in "-+−")):
+            break
+        if link is not None and link[1] == "=":
+            sides.append([])
+        sides[-1].append(number[0])
+        end = number.end()
+    alone = [side[0] for side in sides if len(side) == 1]
+    return alone[-1] if alone else sides[-1][-1]
+
+
+def _plain(text: str) -> str:
+    """The text with numbers of LaTeX as plain ones, and without the units and exponents of units in it."""
+    # LaTeX writes the comma between thousands as {,} or \!, or a thin space in its place.
     text = text.replace("{,}", ",").replace(",\\!", ",").replace("\\$", "").replace("$", "")
-    return _NUMBER.findall(text)
+    text = re.sub(r"(?<=\d)\\[,;](?=\d{3}(?!\d))", "", text)
+    text = _IN_WORDS.sub(lambda match: f" {match[1]} " if re.search(r"\d", match[1]) else " ", text)
+    return _FRACTION.sub(lambda match: f" {match[1].strip()}/{match[2].strip()} ", text)
 
 
 def _decimal(text: str) -> Decimal | None:
@@ -219,8 +287,7 @@ def _choice(answer: str) -> Scorer:
     return Scorer(_chosen_letter, lambda given: float(given == known), "it chooses no letter")
 
 
-def _chosen_letter(response: str) -> str | None:
-    text = without_thinking(response)
+def _chosen_letter(text: str) -> str | None:
     places = [tagged_answer(text), *_BOXED.findall(text)[-1:]]
     for place in places:
         if place is not None:
@@ -242,7 +309,7 @@ def _math(answer: str) -> Scorer:
     if _WORD.search(answer) and "\\" not in answer:
         return _unscorable(f"the known answer {_short(answer)} is a word, not mathematics in LaTeX")
 
-    return MathScorer(without_thinking, lambda given: NAN, "it has no formula or number", answer=answer)
+    return MathScorer(_all, lambda given: NAN, "it has no formula or number", answer=answer)
 
 
 @dataclass(frozen=True)
@@ -251,9 +318,9 @@ class MathScorer(Scorer):
 
     answer: str = ""
 
-    def __call__(self, response: str, finished: bool = True) -> Score:
-        """Score a response; see :class:`Scorer`."""
-        reply = mathematics.compare(self.answer, str(self.find(response)), SECONDS)
+    def score(self, text: str, finished: bool) -> Score:
+        """Score a text; see :class:`AnswerScorer`."""
+        reply = mathematics.compare(self.answer, text, SECONDS)
         if "score" in reply:
             return Score(reply["score"])
         if reply["reason"] == "response":
@@ -270,13 +337,13 @@ class MathScorer(Scorer):
 class Unscorable(Scorer):
     """Scores nothing, for a reason that lies in the known answer: no response is wrong because of that."""
 
-    def __call__(self, response: str, finished: bool = True) -> Score:
+    def score(self, text: str, finished: bool) -> Score:
         """Return NaN with the reason."""
         return Score(NAN, self.lacking)
 
 
 def _unscorable(reason: str) -> Scorer:
-    return Unscorable(without_thinking, lambda given: NAN, reason)
+    return Unscorable(_all, lambda given: NAN, reason)
 
 
 def _short(answer: str) -> str:

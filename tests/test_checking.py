@@ -101,3 +101,35 @@ def test_a_manifest_of_another_version_is_named(capsys, run):
         assert "format" in capsys.readouterr().err
     with pytest.raises(InputError, match="format"):
         inversion.load_run(run)
+
+
+def test_a_changed_manifest_is_put_back_and_no_shard_is_touched(capsys, finished, run):
+    manifest = json.loads((run / "run.json").read_text())
+    manifest["responses"]["seed"] = 5
+    (run / "run.json").write_text(json.dumps(manifest))
+    touched = {path.name: path.stat().st_mtime_ns for path in run.glob("*.parquet")}
+    assert main(["check", str(run)]) == 2
+    printed, told = capsys.readouterr()
+    assert "3 of 3 shards are whole" in printed
+    assert "run.json was changed" in printed
+    assert told.startswith("inversion: run.json was changed; mend it with")
+    assert main(["check", str(run), "--repair"]) == 0
+    assert (run / "run.json").read_bytes() == (finished / "run.json").read_bytes()
+    assert {path.name: path.stat().st_mtime_ns for path in run.glob("*.parquet")} == touched
+    assert inspect_run(run).is_whole
+
+
+def test_a_manifest_that_its_command_does_not_make_again_costs_no_shard(capsys, run):
+    command = json.loads((run / "command.json").read_text())
+    (run / "command.json").write_text(json.dumps({**command, "seed": 6}))
+    flip(run / "tokens-00000.parquet")
+    before = tables(run)
+    assert main(["check", str(run), "--repair"]) == 2
+    assert "holds another run (it differs in" in capsys.readouterr().err
+    manifest = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**manifest, "versions": {}}))
+    assert main(["check", str(run), "--repair"]) == 2
+    assert "nothing was removed" in capsys.readouterr().err
+    (run / "command.json").write_text(json.dumps({**command, "model": "no/such/folder"}))
+    assert main(["check", str(run), "--repair"]) == 2
+    assert tables(run) == before

@@ -42,6 +42,23 @@ def test_thinking_is_no_part_of_an_answer():
     assert without_thinking("7</think>8") == "8"  # a template may have opened it
     assert without_thinking("<think>7, so") == ""
     assert without_thinking("8") == "8"
+    assert without_thinking("7, so", opened=True) == ""
+    assert without_thinking("7</think>8", opened=True) == "8"
+    assert without_thinking("<think>7</think>8<think>9") == "8"
+    assert without_thinking("<t>7, so", ("<t>", "</t>")) == ""
+    assert without_thinking("<t>7</t>8", ("<t>", "</t>")) == "8"
+
+
+@pytest.mark.parametrize(
+    ("kind", "thought"), [("number", "so 72"), ("exact", "72"), ("tags", "<answer>72</answer>"), ("choice", "(C)")]
+)
+def test_thinking_that_was_cut_gives_no_answer(kind, thought):
+    answer = "C" if kind == "choice" else "72"
+    assert outcome(kind, answer, thought) == 1
+    assert outcome(kind, answer, thought, finished=False, opened=True) == 0
+    assert outcome(kind, answer, f"<think>{thought}", finished=False) == 0
+    assert outcome(kind, answer, f"<t>{thought}", finished=False, tags=("<t>", "</t>")) == 0
+    assert score_of(scorer_for(kind, answer), thought, False, opened=True) == 0
 
 
 def test_tags_are_compared_up_to_white_space():
@@ -87,6 +104,27 @@ def test_a_response_without_the_form_is_unscored_unless_the_form_is_required():
         ("$18", "18%", 1),
         (72, "72", 1),
         (0.5, ".5", 1),
+        ("72", "The result is 24 for May. Adding April, she sold 48 + 24 = 72 clips in total.", 1),
+        ("72", "**Answer:** Natalia sold 48 clips in April and 24 in May, so 72 clips altogether.", 1),
+        ("42", "The answer is 12 + 30 = 42.", 1),
+        ("12", "The answer is 12 + 30 = 42.", 0),
+        ("18", "The answer is 30 - 12 = 18, which is 3 x 6.", 1),
+        ("15", "**Answer**: 5 x 3 apples = $15 in 2 days", 1),
+        ("12", "The answer is 12 = 6 + 6.", 1),
+        ("72", "The answer is 72 because 3 = 216 / 72.", 1),
+        ("72", "The answer is:\n- 72 clips", 1),
+        ("72", "The answer is about $72$ of 100.", 1),
+        ("5", "The answer is x = 5 in 7 steps", 1),
+        ("-72", "The answer is:\n-72", 1),
+        ("-5", r"\boxed{- 5}", 1),
+        ("12", r"\boxed{12\text{ cm}^2}", 1),
+        ("12", r"\boxed{12 \mathrm{cm}^{2}}", 1),
+        ("72", r"\boxed{\text{72 clips}}", 1),
+        ("8", r"\boxed{\frac{25}{8}}", 0),
+        ("25/8", r"\boxed{\frac{25}{8}}", 1),
+        ("-0.5", r"\boxed{-\dfrac{1}{2}}", 1),
+        ("3/4", r"The answer is $\frac{3}{4}$ of 8.", 1),
+        ("1000", r"\boxed{1\,000}", 1),
         ("1e999999999", "2", 0),
         ("2", "1e999999999", 0),
         ("2", "9" * 6000, 0),

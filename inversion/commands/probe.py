@@ -1,5 +1,6 @@
 """``inversion probe``."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -103,6 +104,10 @@ class Probe(OnWorkers):
 
     def __call__(self) -> None:
         """Run the command."""
+        self.measure()
+
+    def measure(self, mend: Callable[[dict[str, Any]], None] | None = None) -> None:
+        """Run the command; ``mend`` is handed to :func:`inversion.measure_run`."""
         from inversion.responses import Generation
 
         source = self._source()
@@ -148,6 +153,7 @@ class Probe(OnWorkers):
             part=self.part,
             wait=self.wait,
             log=self.log_format,
+            mend=mend,
         )
         write_command(folder, self)
         print(summary(folder))

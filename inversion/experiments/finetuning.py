@@ -31,6 +31,7 @@ from inversion.progress import bar
 from inversion.responses import Generation, Problem, read_problems, require_texts
 from inversion.responses.benchmarks import find_benchmark
 from inversion.responses.sources import is_source
+from inversion.responses.thinking import opens_thinking
 from inversion.runs import load_responses, load_run, mean_entropy
 from inversion.scoring import Scorer, Unscorable, accuracy, score_of, scorer_for
 from inversion.shipped import PROBLEMS
@@ -284,7 +285,12 @@ def _scored(spec: TrainSpec, problems: list[Problem]) -> list[Problem]:
 
 def _reward(problems: list[Problem]) -> Callable:
     def correct(completions: list[str], problem: list[int], **_: Any) -> list[float | None]:
-        scores = [score_of(problems[i].scorer, text) for i, text in zip(problem, completions, strict=True)]
+        # Whether a response was cut makes no difference: without an answer it is wrong here in any case.
+        asked = [problems[i] for i in problem]
+        scores = [
+            score_of(one.scorer, text, opened=opens_thinking(one.prompt))
+            for one, text in zip(asked, completions, strict=True)
+        ]
         # TRL leaves a reward of None out; what cannot be scored teaches nothing.
         return [None if isnan(score) else float(score) for score in scores]
 

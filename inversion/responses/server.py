@@ -5,18 +5,23 @@ Every response is kept in a file as soon as it arrives, so that what was interru
 
 import hashlib
 import json
+import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from inversion.errors import InputError
 from inversion.progress import bar
+from inversion.responses.columns import ids_of
 from inversion.responses.generation import Generation
+
+logger = logging.getLogger(__name__)
 
 TAKES_IDS = ("vllm", "sglang")
 """Servers, as their list of models names them, that take prompts as token ids and settings beyond OpenAI's."""
@@ -87,7 +92,35 @@ class Reply:
     finished: bool
 
 
-def ask(server: Server, requests: Sequence[Request], generation: Generation, keep: Path) -> list[Reply]:
+@dataclass(frozen=True)
+class Asked:
+    """What a server was asked for and wrote.
+
+    model: Name of the model that wrote it, as the server lists it.
+    replies: What it wrote, in the order of the requests.
+    """
+
+    model: str
+    replies: list[Reply]
+
+    def record(self) -> dict[str, Any]:
+        """Return what a run's manifest says of it; not its address, so that a run may go on with it elsewhere."""
+        return {"model": self.model}
+
+
+class _Gone(InputError):
+    """A server that does not answer."""
+
+
+def ask(
+    server: Server,
+    requests: Sequence[Request],
+    generation: Generation,
+    keep: Path,
+    measured: Mapping[str, Any],
+    *,
+    fresh: bool = False,
+) -> Asked:
     """Have every response written; those that ``keep`` holds are not asked for again.
 
     Args:
@@ -96,35 +129,67 @@ def ask(server: Server, requests: Sequence[Request], generation: Generation, kee
         generation: Sampling settings, sent with every request. Settings stored with the model are overruled where the
             server has a way to.
         keep: JSON Lines file of what has arrived. It can be given to ``inversion probe --prompts`` as well.
+        measured: What tells the model that will be measured from others: a served model may have any name.
+        fresh: Drop what ``keep`` holds, as soon as the server has answered.
 
     Raises:
-        InputError: The server cannot be reached, refuses a request, or reads a prompt as other tokens.
+        InputError: The server cannot be reached, refuses a request, or reads a prompt as other tokens; or ``keep`` is
+            damaged.
     """
     import httpx
 
-    kept = _read_kept(keep)
-    keys = [_key(server, request, generation) for request in requests]
-    missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in kept}
-    if missing:
-        key = os.environ.get("OPENAI_API_KEY")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        limits = httpx.Limits(max_connections=server.concurrency)
-        with httpx.Client(timeout=server.timeout, headers=headers, limits=limits) as client:
-            kept |= _Asker(server, generation, client, keep).ask(missing)
-    return [_reply(kept[key]) for key in keys]
+    kept = {} if fresh else _read_kept(keep)
+    api_key = os.environ.get("OPENAI_API_KEY")
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    limits = httpx.Limits(max_connections=server.concurrency)
+    with httpx.Client(timeout=server.timeout, headers=headers, limits=limits) as client:
+        asker = _Asker(server, generation, client, keep)
+        if fresh:
+            asker.require()
+            keep.unlink(missing_ok=True)
+        model = asker.find_model(kept)
+        keys = [_key(model, request, generation, measured) for request in requests]
+        missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in kept}
+        if len(missing) < len(requests):
+            there = len(requests) - len(missing)
+            logger.warning("%d of %d responses are kept in %s from before", there, len(requests), keep)
+        if missing:
+            kept |= asker.ask(missing)
+    return Asked(model, [_reply(kept[key]) for key in keys])
 
 
 class _Asker:
     def __init__(self, server: Server, generation: Generation, client: Any, keep: Path) -> None:
         self.server, self.generation, self.client, self.keep = server, generation, client, keep
         self.writing = threading.Lock()
-        listed = self._listed()
-        self.takes_ids = any(entry.get("owned_by") in TAKES_IDS for entry in listed)
-        self.model = server.model or self._only(listed)
+        self.model = server.model or ""
         self.overrules = True  # until the server refuses transformers' own way to overrule stored settings
+
+    def require(self) -> None:
+        """Raise InputError unless the server answers."""
+        _ = self.listed
+
+    def find_model(self, kept: Mapping[str, Mapping[str, Any]]) -> str:
+        """Return the name of the model there; of a server that is gone, the one that wrote what is kept."""
+        if not self.model:
+            names = {row["settings"]["model"] for row in kept.values()}
+            try:
+                self.model = self._only(self.listed)
+            except _Gone as error:
+                if len(names) != 1:
+                    raise
+                self.model = names.pop()
+                logger.warning("%s; going by what %s wrote before", str(error).partition(";")[0], self.model)
+        return self.model
+
+    @cached_property
+    def takes_ids(self) -> bool:
+        """Whether the server takes token ids."""
+        return any(entry.get("owned_by") in TAKES_IDS for entry in self.listed)
 
     def ask(self, missing: dict[str, Request]) -> dict[str, dict[str, Any]]:
         """Ask for all, several at a time, and keep each reply as it comes."""
+        self.require()
         found: dict[str, dict[str, Any]] = {}
         with ThreadPoolExecutor(self.server.concurrency) as pool:
             futures = {pool.submit(self._one, key, request): key for key, request in missing.items()}
@@ -208,8 +273,9 @@ class _Asker:
             "settings": {name: value for name, value in body.items() if name != "prompt"},
         }
 
-    def _listed(self) -> list[dict[str, Any]]:
-        """Return the models that the server lists; where ours is named, it need not be able to."""
+    @cached_property
+    def listed(self) -> list[dict[str, Any]]:
+        """The models that the server lists; where ours is named, it need not be able to."""
         response = self._try("get", "/models", passing=frozenset() if self.server.model else PASSING)
         if self.server.model and response.status_code >= 400:
             return []
@@ -239,7 +305,7 @@ class _Asker:
             if response.status_code not in passing:
                 return response
             failure = f"state {response.status_code}"
-        raise InputError(
+        raise _Gone(
             f"{self.server.url} did not answer in {self.server.retries + 1} tries ({failure}); what it wrote so far is "
             "kept, so the same command goes on once it does."
         )
@@ -253,23 +319,39 @@ class _Asker:
             raise InputError(f"{self.server.url} does not answer as an OpenAI-compatible server would.") from error
 
 
-def _key(server: Server, request: Request, generation: Generation) -> str:
-    """Return what names a request: the model asked, the prompt, the sampling settings and the seed."""
-    parts = [server.model, request.prompt_ids, request.max_tokens, request.seed]
+def _key(model: str, request: Request, generation: Generation, measured: Mapping[str, Any]) -> str:
+    """Return what names a request: both models, the prompt, the sampling settings and the seed."""
+    parts = [model, dict(measured), request.prompt_ids, request.max_tokens, request.seed]
     settings = [generation.temperature, generation.top_p, generation.top_k, generation.stop]
     return hashlib.sha256(json.dumps([parts, settings]).encode()).hexdigest()[:24]
 
 
 def _read_kept(keep: Path) -> dict[str, dict[str, Any]]:
-    """Return what has arrived, by key; a line that was cut off by a kill is taken out of the file."""
+    """Return what has arrived, by key; a line that was cut off by a kill is taken out of the file.
+
+    Raises:
+        InputError: Another line is damaged.
+    """
     if not keep.is_file():
         return {}
     content = keep.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     if whole != content:
         keep.write_bytes(whole)
-    rows = [json.loads(line) for line in whole.splitlines()]
-    return {row["key"]: row for row in rows}
+    rows = {}
+    for number, line in enumerate(whole.split(b"\n")[:-1], 1):
+        try:
+            row = json.loads(line)
+            texts = [row["key"], row["response"], row["settings"]["model"]]
+            ids_of(row["response_token_ids"], "response_token_ids")
+            if not all(isinstance(text, str) for text in texts):
+                raise TypeError(f"{texts} are not all texts")
+            rows[row["key"]] = {"finish_reason": None, **row}
+        except (ValueError, KeyError, TypeError) as error:  # an InputError is a ValueError
+            raise InputError(
+                f"{keep}, line {number} is damaged; remove it, and what it held is asked for again."
+            ) from error
+    return rows
 
 
 def _reply(row: dict[str, Any]) -> Reply:

@@ -1,12 +1,28 @@
 """Problems of a reasoning-gym task."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from inversion.errors import InputError
 from inversion.names import nearest
 from inversion.responses.problems import Problem
-from inversion.scoring import scorer_for, tagged_answer
+from inversion.scoring import AnswerScorer, Score, scorer_for, tagged_answer
+
+
+@dataclass(frozen=True)
+class TaskScorer(AnswerScorer):
+    """Scores responses by reasoning-gym's own rules, which may give part of a score.
+
+    data: The data set that made the problem.
+    entry: The problem, as reasoning-gym has it.
+    """
+
+    data: Any
+    entry: dict[str, Any]
+
+    def score(self, text: str, finished: bool) -> Score:
+        """Score a text; reasoning-gym asks for answer tags, and counts a response without them as wrong."""
+        return Score(float(self.data.score_answer(tagged_answer(text), self.entry)))
 
 
 def task_problems(
@@ -28,10 +44,7 @@ def task_problems(
     except (TypeError, AssertionError, ValueError) as error:
         raise InputError(f"task {task} does not take the options {options}: {error}; correct them.") from error
 
-    def scores(entry: dict[str, Any]) -> Callable[[str], float] | None:
-        if scorer:
-            return scorer_for(scorer, entry["answer"])
-        # reasoning-gym asks for answer tags, and counts a response without them as wrong.
-        return lambda response: float(data.score_answer(tagged_answer(response), entry))
+    def scores(entry: dict[str, Any]) -> AnswerScorer | None:
+        return scorer_for(scorer, entry["answer"]) if scorer else TaskScorer(data, entry)
 
     return [Problem(e["question"], None, e["answer"], task, scores(e)) for e in data]

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from inversion.errors import InputError
+from inversion.scoring import THINK_TAGS
 
-THINK_TAGS = ("<think>", "</think>")
 THINK, ANSWER, TAG = "think", "answer", "tag"
 
 

@@ -99,7 +99,7 @@ def test_a_server_that_gives_token_ids_makes_the_run_that_the_model_itself_makes
     assert (sent["temperature"], sent["top_p"], sent["top_k"], sent["repetition_penalty"]) == (0.0, 1.0, -1, 1.0)
     assert len({body["seed"] for body in server.bodies}) == len(PROBLEMS)
     recorded = json.loads((folder / "run.json").read_text())["responses"]
-    assert recorded["server"] == {"model": None}
+    assert recorded["server"] == {"model": "tiny"}
     assert recorded["temperature"] == 0.0
 
 
@@ -122,6 +122,54 @@ def test_what_was_interrupted_goes_on_where_it_stopped(bridge, server, tmp_path)
     assert server.bodies == []
     again = measure_run(bridge, read_problems(str(keep)), tmp_path / "b")
     assert sorted(tokens_of(again)) == sorted(tokens_of(tmp_path / "a"))
+
+
+def test_what_one_model_wrote_is_not_taken_for_another(bridge, checkpoint, server, tmp_path):
+    measured(bridge, server, tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / "first")
+    # Another model behind the same address, and the same name for another model that is measured.
+    server.names = ["other"]
+    folder = measured(bridge, server, tmp_path / "a")
+    assert len(server.bodies) == 2 * len(PROBLEMS)
+    assert json.loads((folder / "run.json").read_text())["responses"]["server"] == {"model": "other"}
+    folder.rename(tmp_path / "second")
+    measured(inversion.load_model(checkpoint(), random_weights=True, seed=7), server, tmp_path / "a")
+    assert len(server.bodies) == 3 * len(PROBLEMS)
+
+
+def test_overwriting_a_run_has_its_responses_written_again(bridge, server, tmp_path, caplog):
+    measured(bridge, server, tmp_path / "a")
+    measured(bridge, server, tmp_path / "a")
+    assert len(server.bodies) == len(PROBLEMS)
+    assert "6 of 6 responses are kept in" in caplog.text
+    asked = Preparation(server=Server(f"http://127.0.0.1:{server.server_port}"))
+    measure_run(bridge, PROBLEMS, tmp_path / "a", generation=GREEDY, preparation=asked, overwrite=True)
+    assert len(server.bodies) == 2 * len(PROBLEMS)
+    assert len((tmp_path / "a.responses.jsonl").read_text().splitlines()) == len(PROBLEMS)
+    gone = Preparation(server=Server("http://127.0.0.1:9", retries=0))
+    with pytest.raises(InputError, match="did not answer"):
+        measure_run(bridge, PROBLEMS, tmp_path / "a", generation=GREEDY, preparation=gone, overwrite=True)
+    assert (tmp_path / "a.responses.jsonl").is_file()
+
+
+def test_a_server_that_is_gone_is_not_needed_for_what_it_wrote(bridge, server, tmp_path, caplog):
+    folder = measured(bridge, server, tmp_path / "a")
+    before = tokens_of(folder)
+    folder.rename(tmp_path / "moved")
+    gone = Preparation(server=Server("http://127.0.0.1:9", retries=0))
+    again = measure_run(bridge, PROBLEMS, tmp_path / "a", generation=GREEDY, preparation=gone)
+    assert tokens_of(again) == before
+    assert "going by what tiny wrote before" in caplog.text
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "{}", "\x00", '{"key": "a", "response": 1}'])
+def test_a_damaged_line_of_what_is_kept_is_one_sentence(bridge, server, tmp_path, line):
+    measured(bridge, server, tmp_path / "a")
+    keep = tmp_path / "a.responses.jsonl"
+    lines = keep.read_text().splitlines()
+    keep.write_text("\n".join([lines[0], line, *lines[1:], ""]))
+    with pytest.raises(InputError, match="responses.jsonl, line 2 is damaged; remove it"):
+        measured(bridge, server, tmp_path / "a")
 
 
 def test_other_settings_are_other_requests(bridge, server, tmp_path):

@@ -5,8 +5,13 @@ import re
 
 import pytest
 
+import inversion
 from inversion import InputError
+from inversion.measure import measure_run
+from inversion.preparation import Preparation
+from inversion.responses import Problem
 from inversion.responses.thinking import check_tags, opens_thinking, token_parts
+from inversion.scoring import scorer_for
 
 TAGS = ("<think>", "</think>")
 
@@ -75,3 +80,19 @@ def test_only_a_tag_at_its_end_makes_a_prompt_open_thinking():
 def test_tags_are_two_texts(tags):
     with pytest.raises(InputError, match="two different texts"):
         check_tags(tags)
+
+
+@pytest.mark.parametrize("tags", [("<think>", "</think>"), ("<seed:think>", "</seed:think>")])
+def test_a_response_that_was_cut_while_thinking_is_wrong_in_its_run(checkpoint, tmp_path, tags):
+    opened = {"answer": "72", "scorer": scorer_for("number", "72"), "finished": False}
+    problems = [
+        Problem(f"48 + 24?{tags[0]}\n", "so 72", **opened),
+        Problem("48 + 24?", f"{tags[0]}so 72", **opened),
+        Problem(f"48 + 24?{tags[0]}", f"so{tags[1]}72", **opened),
+    ]
+    folder = measure_run(
+        inversion.load_model(checkpoint()), problems, tmp_path / "run", preparation=Preparation(think_tags=tags)
+    )
+    rows = inversion.load_responses(folder)
+    assert rows.score.tolist() == [0, 0, 1]
+    assert rows.score_reason.tolist() == ["cut before it gave an answer"] * 2 + [""]
