@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components import JointQKVAttentionBridge
@@ -13,6 +14,17 @@ from transformer_lens.model_bridge.sources import build_bridge_from_module, dete
 from transformers import PreTrainedModel
 
 from inversion.errors import InputError, first_line
+from inversion.models.describe import context_length
+from inversion.models.memory import is_out_of_memory
+
+SAMPLE = 32
+"""Tokens that a bridge is compared with its model on: one short pass, yet long enough for positions to matter."""
+ROUNDING = {torch.float64: 1e-5, torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.04}
+"""How far the logits of one model may be apart, computed in another order, as a part of their spread.
+
+Bridges are within 1e-6, 2e-3 and 0.02 (40 layers) in float32, float16 and bfloat16, and most are equal; float64 models
+hold float32 inside. A setting left out costs 0.05 and more.
+"""
 
 
 def as_bridge(model: PreTrainedModel, name: str, tokenizer: Any, *, trained: bool = False) -> TransformerBridge:
@@ -23,6 +35,9 @@ def as_bridge(model: PreTrainedModel, name: str, tokenizer: Any, *, trained: boo
         name: Name for records and messages.
         tokenizer: Its own, or None.
         trained: The parameters may change later, and the bridge shall follow.
+
+    Raises:
+        InputError: TransformerLens has no bridge for it, or one that computes something else.
     """
     model.eval()
     plain = skeleton(model)
@@ -36,7 +51,9 @@ def as_bridge(model: PreTrainedModel, name: str, tokenizer: Any, *, trained: boo
             hf_config=config,
             model_name=name,
         )
-    except (ValueError, NotImplementedError) as error:
+    except Exception as error:  # What its adapters do not expect ends in assertions and shapes that do not fit, too.
+        if is_out_of_memory(error):
+            raise
         raise InputError(
             f"TransformerLens cannot bridge {architecture}: {first_line(error)}; choose a supported "
             "decoder architecture."
@@ -47,9 +64,56 @@ def as_bridge(model: PreTrainedModel, name: str, tokenizer: Any, *, trained: boo
         _attach_tokenizer(bridge, tokenizer)
     if trained:
         _follow_fused_weights(bridge)
+    _require_same_logits(plain, bridge, architecture)
     _use_fast_attention(plain)
     bridge._plain = _Plain(plain, _count_hooks(bridge), _identities(plain) & _identities(bridge.original_model))  # pyright: ignore
     return bridge.eval()
+
+
+def sample_tokens(model: Any, count: int) -> Tensor:
+    """Return tokens to try something on, (1, count): spread over the vocabulary, distinct where that is large enough.
+
+    Args:
+        model: A Hugging Face model.
+        count: How many.
+    """
+    embedding = model.get_input_embeddings()
+    size, device = embedding.num_embeddings, embedding.weight.device
+    return (((2 * torch.arange(count, device=device) + 1) * size // (2 * count)) % size)[None]
+
+
+@torch.inference_mode(False)  # Nothing made here may be of use inside the caller's inference mode alone.
+def _require_same_logits(plain: PreTrainedModel, bridge: TransformerBridge, architecture: str) -> None:
+    """Refuse a bridge that computes something else than its model.
+
+    TransformerLens computes some attentions itself, and passes over settings that it does not know.
+    """
+    plain.set_attn_implementation("eager")
+    tokens = sample_tokens(plain, min(SAMPLE, context_length(bridge) or SAMPLE))
+    try:
+        with torch.no_grad(), torch.autocast(tokens.device.type, enabled=False):
+            expected, found = (_spread_of_logits(model, tokens) for model in (plain, bridge.original_model))
+    except Exception as error:  # Some architectures are not there for every dtype and device.
+        if is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"{architecture} cannot be run here in {plain.dtype}: {first_line(error)}; choose another dtype or model."
+        ) from error
+    off, size = (torch.linalg.vector_norm(tensor) for tensor in (found - expected, expected))
+    bound = max(ROUNDING.get(parameter.dtype, 0) for parameter in plain.parameters())
+    # Where the model's own are not finite, its weights are broken, which the probe says token by token.
+    if size.isfinite() and not off <= bound * size:
+        raise InputError(
+            f"TransformerLens's bridge of {architecture} computes other logits than the model itself, by "
+            f"{off / size:.2g} of their spread, so nothing measured on it would hold; choose another model, or the "
+            "same without the setting that the bridge does not know."
+        )
+
+
+def _spread_of_logits(model: Any, tokens: Tensor) -> Tensor:
+    """Return logits without their mean over the vocabulary, (1, T, V), which softmax ignores and which may be large."""
+    logits = model(input_ids=tokens, use_cache=False).logits.double()
+    return logits - logits.mean(-1, keepdim=True)
 
 
 @dataclass(frozen=True)

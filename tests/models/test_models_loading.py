@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from tiny import FAMILIES, tiny_model, token_ids
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import inversion
 from inversion import InputError
@@ -58,6 +59,66 @@ def test_random_weights_keep_the_architecture_and_follow_the_seed(checkpoint):
     assert not torch.allclose(logits[0], logits[2])
     assert describe_model(first)["parameters"] == describe_model(inversion.load_model(folder))["parameters"]
     assert "random" in describe_model(first)["model"]
+
+
+GPT2_SIZE = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64}
+SIZE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+OTHER = {
+    "gpt2": {**GPT2_SIZE, "scale_attn_weights": False},
+    "falcon": {**SIZE, "alibi": True, "multi_query": False, "new_decoder_architecture": False, "bias": True},
+}
+UNKNOWN = {
+    "falcon": {**SIZE, "new_decoder_architecture": True, "num_kv_heads": 2},
+    "gpt_neox": {**SIZE, "attention_bias": False},
+    "phi": {**SIZE, "qk_layernorm": True},
+    "gpt_bigcode": {**GPT2_SIZE, "multi_query": False},
+}
+
+
+def configured(model_type, settings, dtype=torch.float32):
+    ids = {"vocab_size": 53, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **ids, **settings)).eval()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.15)
+    return model.to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("model_type", OTHER)
+def test_a_bridge_that_computes_something_else_than_its_model_is_refused(model_type, dtype):
+    with pytest.raises(InputError, match="computes other logits than the model itself"):
+        inversion.load_model(configured(model_type, OTHER[model_type], dtype))
+
+
+@pytest.mark.parametrize("model_type", UNKNOWN)
+def test_a_setting_that_no_bridge_knows_is_one_sentence(model_type):
+    with pytest.raises(InputError, match="TransformerLens cannot bridge"):
+        inversion.load_model(configured(model_type, UNKNOWN[model_type]))
+
+
+def test_running_out_of_memory_is_no_missing_bridge(monkeypatch):
+    def fail(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("inversion.models.bridge.build_bridge_from_module", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        inversion.load_model(tiny_model("llama"))
+
+
+@pytest.mark.parametrize("value", [0, torch.nan])
+def test_weights_that_say_nothing_of_a_bridge_do_not_speak_against_it(value):
+    model = tiny_model("llama")
+    torch.nn.init.constant_(model.lm_head.weight, value)
+    assert inversion.load_model(model)
+
+
+def test_a_model_in_training_is_compared_too():
+    model = tiny_model("gpt2", resid_pdrop=0.5).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode():
+        assert inversion.load_model(model)
+    assert model.training
 
 
 def test_pickled_weights_are_refused(checkpoint):
