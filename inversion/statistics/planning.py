@@ -82,7 +82,7 @@ def plan_sample_size(
         pilot = correlation_of(Sampler.of(pilot, chosen), chosen)
     level = pilot.level if level is None else level
     if not all(isinstance(v, Real) for v in (width, level)) or not 0 < width < 2 or not 0 < level < 1:
-        raise InputError("width must be a number between 0 and 2 and level one between 0 and 1.")
+        raise InputError("width must lie between 0 and 2 and level between 0 and 1, both numbers.")
     error = pilot.standard_error / (1 - pilot.estimate**2) if abs(pilot.estimate) < 1 else np.nan
     if not np.isfinite(error):
         reason = pilot.reason or "the pilot has no standard error"

@@ -100,8 +100,8 @@ def test_layers_and_projections_may_stand_in_any_row():
 
 def test_values_of_another_type_are_refused_in_a_sentence():
     for function, given, message in (
-        (plan_sample_size, {"width": "0.1"}, "width must be a number between 0 and 2"),
-        (plan_sample_size, {"width": None}, "width must be a number between 0 and 2"),
+        (plan_sample_size, {"width": "0.1"}, "width must lie between 0 and 2"),
+        (plan_sample_size, {"width": None}, "width must lie between 0 and 2"),
         (segments, {"by": "entropy", "top": None}, "top must lie between 0 and 1"),
         (segments, {"by": "score", "right": "1"}, "right must be a number"),
         (lambda run, **steps: trajectory([run, run], **steps), {"steps": ["a", "b"]}, "steps must be one increasing"),
@@ -110,7 +110,7 @@ def test_values_of_another_type_are_refused_in_a_sentence():
     ):
         with pytest.raises(InputError, match=message):
             function(RUN, **given)
-    with pytest.raises(InputError, match="level one between 0 and 1"):
+    with pytest.raises(InputError, match="level between 0 and 1"):
         plan_sample_size(inversion.correlate(RUN, resamples=20), level="0.9")
 
 
