@@ -108,7 +108,7 @@ class Plan:
         prompt, given = self.encoded[number]
         response = written[number] if given is None else Written(given, "given")
         problem = self.problems[number]
-        row = response_row(model, number, problem, prompt, response, self.think_tags)
+        row = response_row(model, number, problem, prompt, response, self.think_tags, self.generation.stop)
         try:
             capture = self._probe(model, prompt, response)
             parts = response_parts(model, problem, response.ids, self.think_tags)

@@ -236,11 +236,13 @@ def response_row(
     prompt: list[int],
     response: Written,
     tags: tuple[str, str] = THINK_TAGS,
+    stop: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return what a run says of one response: a row of :data:`inversion.runs.RESPONSE_SCHEMA`."""
     text = _text(model, response) if problem.response is None else problem.response
     finished = response.finished if problem.finished is None else problem.finished
-    score = score_of(problem.scorer, text, finished, tags, opens_thinking(problem.prompt, tags))
+    scored = _before_stop(model, text, response, stop)
+    score = score_of(problem.scorer, scored, finished, tags, opens_thinking(problem.prompt, tags))
     return {
         "response": number,
         "prompt_id": hashlib.sha256(question_of(problem).encode()).hexdigest()[:12],
@@ -264,6 +266,17 @@ def response_row(
 def _text(model: TransformerBridge, response: Written) -> str:
     """Return a response's text; an end token belongs to the measurement, not to the text."""
     return "" if model.tokenizer is None else decode(model.tokenizer, _spelt(model, response))
+
+
+def _before_stop(model: TransformerBridge, text: str, response: Written, stop: Sequence[str]) -> str:
+    """Return a text without the stop text that ended it, which is measured but is no part of an answer."""
+    places = [place for one in stop if (place := text.find(one)) >= 0]
+    if not places:
+        return text
+    # One that was given, as by a server, ended there if its last token completes a stop text.
+    before = decode(model.tokenizer, response.ids[:-1]) if response.ended == "given" and model.tokenizer else ""
+    ended = response.ended == "stop" or (before and not any(one in before for one in stop))
+    return text[: min(places)] if ended else text
 
 
 def _retokenizes(model: TransformerBridge, response: Written) -> bool | None:

@@ -38,7 +38,9 @@ LONGEST_LINK = 40
 _BULLET = re.compile(r"^[ \t]*[-+*•−–][ \t]+", re.MULTILINE)
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]{1,40})\}\s*\{([^{}]{1,40})\}")
 _IN_WORDS = re.compile(r"\\(?:text|textbf|textrm|mathrm|mbox)\s*\{([^{}]*)\}(?:\s*\^\s*(?:\d|\{[^{}]*\}))?")
-_CHOICE = re.compile(r"\(([A-Za-z])\)|(?<![A-Za-z'])([A-Z])(?![A-Za-z'])")
+_STATED_CHOICE = re.compile(r"\b(?:answer|option|choice)[\s*_]*(?:is|=|:)([^.\n]*(?:\n+[^.\n]*)?)", re.IGNORECASE)
+# "I believe" chooses nothing.
+_CHOICE = re.compile(r"\(([A-Za-z])\)|(?<![A-Za-z'’])(?!I\s+[a-z])([A-Z])(?![A-Za-z'’])")
 _ONLY_CHOICE = re.compile(r"\s*\(?([A-Za-z])\)?\s*(?:[.:)].*)?", re.DOTALL)
 _WORD = re.compile(r"[A-Za-z]{3,}")
 
@@ -293,11 +295,12 @@ def _chosen_letter(text: str) -> str | None:
         if place is not None:
             match = _ONLY_CHOICE.fullmatch(re.sub(r"\\text\s*\{(.*)\}", r"\1", place))
             return match[1].upper() if match else None
+    # First, since what begins with "A)" may go through all that can be chosen.
+    stated = _STATED_CHOICE.findall(text)
+    if stated and (match := _CHOICE.search(stated[-1])):
+        return (match[1] or match[2]).upper()
     if match := _ONLY_CHOICE.fullmatch(text):
         return match[1].upper()
-    stated = list(_STATED.finditer(text))
-    if stated and (match := _CHOICE.search(text, stated[-1].end())):
-        return (match[1] or match[2]).upper()
     # "I" and "A" are words too: elsewhere only a letter in brackets is a choice.
     bracketed = re.findall(r"\(([A-Z])\)", text)
     return bracketed[-1] if bracketed else None

@@ -50,7 +50,7 @@ def load_model(
         device: ``"auto"`` takes a CUDA device where there is one, else the CPU.
         dtype: One of ``float32``, ``float64``, ``bfloat16``, ``float16``.
         tokenizer: Replaces the tokenizer found beside the weights; a loaded model has none of its own.
-        revision: Branch, tag or commit of a hub model.
+        revision: Branch, tag or commit of a hub model; that of its base for an adapter.
         gguf_file: Name of a GGUF file in the folder or hub repository; it is dequantised, and a run says so.
         trust_remote_code: Run Python code that comes with the checkpoint. Off unless asked for.
         random_weights: Keep the architecture but draw new weights with ``seed``: the control model.
@@ -110,8 +110,16 @@ def load_checkpoint(
         return _load_adapted(
             Path(place.name),
             target,
-            {"dtype": dtype, "trust_remote_code": trust_remote_code, "random_weights": random_weights, "seed": seed},
+            {
+                "dtype": dtype,
+                "revision": revision,
+                "trust_remote_code": trust_remote_code,
+                "random_weights": random_weights,
+                "seed": seed,
+            },
         )
+    if revision is not None and place.local:
+        raise InputError(f"{source} is a folder or file, which has no revision {revision}; leave the revision out.")
     options: dict[str, Any] = {
         "revision": revision,
         "trust_remote_code": trust_remote_code,

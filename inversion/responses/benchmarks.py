@@ -37,8 +37,8 @@ def after_marks(answer: str) -> str | None:
 
 
 def without_leading_zeros(answer: str) -> str | None:
-    """Return an AIME answer, 000 to 999, as a plain whole number."""
-    found = re.fullmatch(r"0*(\d+)(?:\.0+)?", answer.strip())
+    """Return an AIME answer, 000 to 999, as a plain whole number; some copies have it in LaTeX, with its degrees."""
+    found = re.fullmatch(r"0*(\d+)(?:\.0+)?", re.sub(r"\^\{?\\circ\}?|[°$]", "", answer).strip())
     return found[1] if found else None
 
 

@@ -163,7 +163,8 @@ def read_examples(source: Source, count: int) -> tuple[tuple[str, str], ...]:
     Raises:
         InputError: There are fewer, or one has no solution, response or answer.
     """
-    problems = replace(source, limit=count, samples=None).read()
+    # One response of each: a file may hold lists of them.
+    problems = replace(source, limit=count, samples=1).read()
     examples = []
     for number, problem in enumerate(problems, 1):
         solution = problem.solution or problem.response or problem.answer

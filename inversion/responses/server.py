@@ -25,6 +25,11 @@ logger = logging.getLogger(__name__)
 
 TAKES_IDS = ("vllm", "sglang")
 """Servers, as their list of models names them, that take prompts as token ids and settings beyond OpenAI's."""
+OVERRULING = ("top_k", "min_p", "repetition_penalty", "repeat_penalty", "generation_config")
+"""Fields beyond OpenAI's that keep other servers from sampling by settings of their own, where they know them.
+
+The last is that of transformers, which then uses nothing of what is stored with the model.
+"""
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 """HTTP states that a second try may mend."""
 LONGEST_PAUSE = 30.0  # seconds between two tries
@@ -98,14 +103,19 @@ class Asked:
 
     model: Name of the model that wrote it, as the server lists it.
     replies: What it wrote, in the order of the requests.
+    refused: Fields of ``OVERRULING`` that the server refused, so that settings of its own may have applied.
+    unconfirmed: Those that it was sent, and may have ignored for all that it shows.
     """
 
     model: str
     replies: list[Reply]
+    refused: list[str]
+    unconfirmed: list[str]
 
     def record(self) -> dict[str, Any]:
         """Return what a run's manifest says of it; not its address, so that a run may go on with it elsewhere."""
-        return {"model": self.model}
+        fields = {"refused": self.refused, "unconfirmed": self.unconfirmed}
+        return {"model": self.model, **{name: value for name, value in fields.items() if value}}
 
 
 class _Gone(InputError):
@@ -155,7 +165,26 @@ def ask(
             logger.warning("%d of %d responses are kept in %s from before", there, len(requests), keep)
         if missing:
             kept |= asker.ask(missing)
-    return Asked(model, [_reply(kept[key]) for key in keys])
+    rows = [kept[key] for key in keys]
+    asked = Asked(model, [_reply(row) for row in rows], *_overruled([row["settings"] for row in rows]))
+    if asked.refused or asked.unconfirmed:
+        parts = {"it refused": asked.refused, "and may have ignored": asked.unconfirmed}
+        logger.warning(
+            "%s may have sampled by settings of its own, such as a top-k: %s; run.json says so, and vLLM and SGLang "
+            "do as they are told",
+            server.url,
+            " ".join(f"{what} {', '.join(fields)}" for what, fields in parts.items() if fields).removeprefix("and "),
+        )
+    return asked
+
+
+def _overruled(settings: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+    """Return which fields of ``OVERRULING`` a server refused and which it may have ignored, from what it was sent."""
+    others = [sent for sent in settings if "return_token_ids" not in sent]  # to servers that are not known to obey
+    refused = [name for name in OVERRULING if any(name not in sent for sent in others)]
+    # Who refuses what it does not know, and takes transformers' configuration, samples by that alone.
+    obeys = not others or (refused and OVERRULING[-1] not in refused)
+    return ([], []) if obeys else (refused, [name for name in OVERRULING if name not in refused])
 
 
 class _Asker:
@@ -163,7 +192,7 @@ class _Asker:
         self.server, self.generation, self.client, self.keep = server, generation, client, keep
         self.writing = threading.Lock()
         self.model = server.model or ""
-        self.overrules = True  # until the server refuses transformers' own way to overrule stored settings
+        self.refused: set[str] = set()
 
     def require(self) -> None:
         """Raise InputError unless the server answers."""
@@ -211,16 +240,18 @@ class _Asker:
         return row
 
     def _answer(self, request: Request) -> tuple[dict[str, Any], dict[str, Any]]:
-        overruling = self.overrules and not self.takes_ids
-        body = self._body(request, overruling)
-        response = self._try("post", "/completions", body)
-        if response.status_code in (400, 422) and overruling:
-            self.overrules = False
-            body = self._body(request, False)
+        fields = [] if self.takes_ids else [name for name in OVERRULING if name not in self.refused]
+        while True:
+            body = self._body(request, fields)
             response = self._try("post", "/completions", body)
-        return body, self._json(response)
+            if response.status_code not in (400, 422) or not fields:
+                return body, self._json(response)
+            # The one that it names, else the one that fewest servers know.
+            refused = [name for name in fields if name in response.text][-1:] or fields[-1:]
+            fields = [name for name in fields if name not in refused]
+            self.refused.update(refused)
 
-    def _body(self, request: Request, overruling: bool) -> dict[str, Any]:
+    def _body(self, request: Request, fields: Sequence[str]) -> dict[str, Any]:
         settings = self.generation
         body: dict[str, Any] = {
             "model": self.model,
@@ -244,12 +275,17 @@ class _Asker:
                 f"{self.server.url} takes prompts as text only, and no text gives a prompt's tokens; use a server that "
                 "takes token ids, such as vLLM."
             )
-        if settings.top_k and not overruling:
+        if settings.top_k and not {"top_k", "generation_config"} & set(fields):
             raise InputError(f"{self.server.url} does not take top_k; leave it out.")
-        if overruling:
-            sampling = {"do_sample": settings.temperature > 0, "top_k": settings.top_k, "top_p": settings.top_p}
-            body["generation_config"] = json.dumps({**sampling, "max_new_tokens": request.max_tokens})
-        return body | {"prompt": request.text}
+        sampling = {"do_sample": settings.temperature > 0, "top_k": settings.top_k, "top_p": settings.top_p}
+        neutral = {
+            "top_k": settings.top_k or -1,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "repeat_penalty": 1.0,
+            "generation_config": json.dumps({**sampling, "max_new_tokens": request.max_tokens}),
+        }
+        return body | {name: neutral[name] for name in fields} | {"prompt": request.text}
 
     def _row(self, key: str, request: Request, body: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
         try:

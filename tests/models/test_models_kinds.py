@@ -65,6 +65,25 @@ def test_an_adapter_names_its_base_also_relative_to_itself(adapter):
         inversion.load_model(folder)
 
 
+def test_the_revision_of_an_adapter_is_that_of_its_base(adapter, monkeypatch):
+    folder, _ = adapter
+    for place in (folder, folder.with_name("base")):
+        with pytest.raises(InputError, match="has no revision v1; leave the revision out"):
+            inversion.load_model(place, revision="v1")
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": "some/base"}))
+    asked = []
+
+    def refuses(place, options):
+        asked.append((place.name, options["revision"]))
+        raise InputError("no network")
+
+    monkeypatch.setattr("inversion.models.load.load_config", refuses)
+    with pytest.raises(InputError, match="base of the adapter .* no network"):
+        inversion.load_model(folder, revision="v1")
+    assert asked == [("some/base", "v1")]
+
+
 def test_adapters_that_do_not_fit_or_are_pickled_are_refused(adapter, base, tmp_path):
     folder, _ = adapter
     tiny_model("llama", vocab_size=257, hidden_size=48, head_dim=12).save_pretrained(tmp_path / "other")

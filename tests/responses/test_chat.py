@@ -91,6 +91,11 @@ def test_worked_examples_are_read_with_their_solutions(tmp_path):
     assert read_examples(source, 2) == (("a?", "so\n#### 1"), ("b?", "#### 2"))
     with pytest.raises(InputError, match="2 examples, fewer than the 3"):
         read_examples(source, 3)
+    path.write_text(
+        '{"question": "a?", "responses": ["one", "two"]}\n{"question": "b?", "responses": ["three", "four"]}'
+    )
+    assert read_examples(Source(str(path)), 1) == (("a?", "one"),)
+    assert read_examples(Source(str(path)), 2) == (("a?", "one"), ("b?", "three"))
     path.write_text('{"question": "a?"}')
     with pytest.raises(InputError, match="example 1 .* no solution"):
         read_examples(Source(str(path)), 1)

@@ -173,6 +173,14 @@ def test_real_files_are_read(name, how, count, answer, begins):
         assert first.response is not None
 
 
+@pytest.mark.parametrize(
+    ("gold", "answer"), [(r"336^\circ", "336"), (r"$336^{\circ}$", "336"), ("036°", "36"), ("n", None)]
+)
+def test_an_aime_answer_may_stand_in_degrees(jsonl, gold, answer):
+    (problem,) = read_problems(jsonl({"problem": "p", "answer": gold}), benchmark="aime24")
+    assert problem.answer == answer
+
+
 def test_conversations_are_refused_where_texts_are_needed(jsonl):
     problems = read_problems(jsonl({"prompt": "p"}, {"prompt": [{"role": "user", "content": "q"}]}))
     assert require_texts(problems[:1], "training") == problems[:1]

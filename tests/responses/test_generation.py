@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ import inversion
 from inversion import InputError
 from inversion.commands.stats import sampling_note
 from inversion.measure import measure_run
+from inversion.models import decode
 from inversion.models.bridge import plain_model
-from inversion.responses import Generation, Problem, generate, write_responses
+from inversion.preparation import response_row
+from inversion.responses import Generation, Problem, Written, generate, write_responses
 from inversion.responses.sampling import draw, sampled_logits
 from inversion.runs import summary
 
@@ -151,6 +154,31 @@ def test_a_stop_text_ends_a_response_wherever_it_lies_in_the_tokens(checkpoint):
     assert stopped.ids == free.ids[: len(stopped.ids)]
     decoded = [bridge.tokenizer.decode(stopped.ids[:n], clean_up_tokenization_spaces=False) for n in (-1, None)]
     assert [stop in d for d in decoded] == [False, True]
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_stop_text_is_measured_but_not_scored(checkpoint, given):
+    bridge = inversion.load_model(checkpoint())
+    problem = Problem("2 + 2 =")
+    prompt = bridge.tokenizer(problem.prompt)["input_ids"]
+    [free] = write_responses(bridge, [prompt], Generation(1.0, 20), seed=1)
+    text = decode(bridge.tokenizer, free.ids)
+    stop = text[-3:]
+    until = text[: text.find(stop)]
+    problem = replace(problem, scorer=lambda text: float(text == until))
+    generation = Generation(1.0, 20, stop=(stop,))
+    [stopped] = write_responses(bridge, [prompt], generation, seed=1)
+    if given:  # as a server gives it
+        problem = replace(problem, response_token_ids=tuple(stopped.ids), finished=True)
+    row = response_row(
+        bridge, 0, problem, prompt, replace(stopped, ended="given") if given else stopped, stop=generation.stop
+    )
+    assert row["score"] == 1
+    assert row["response_token_ids"] == stopped.ids
+    assert stop in row["text"]
+    # Of a response that goes on behind such a text, nothing is left out.
+    longer = Written([*stopped.ids, *stopped.ids], "given")
+    assert response_row(bridge, 0, problem, prompt, longer, stop=generation.stop)["score"] == 0
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -40,8 +40,8 @@ class Handler(BaseHTTPRequestHandler):
                 return self.reply(503, {})
             if self.server.dies_after is not None and len(self.server.bodies) > self.server.dies_after:
                 return self.reply(400, {"message": "no more"})
-            if self.server.strict and "generation_config" in body:
-                return self.reply(422, {"message": "Unexpected fields"})
+            if unknown := [name for name in self.server.strict if name in body]:
+                return self.reply(422, {"message": f"Unexpected fields: {unknown if self.server.names_fields else ''}"})
             bridge, ids = self.server.bridge, body["prompt"]
             if isinstance(ids, str):
                 ids = bridge.tokenizer(ids)["input_ids"]
@@ -68,7 +68,8 @@ def server(bridge, monkeypatch):
     monkeypatch.setattr("inversion.responses.server.LONGEST_PAUSE", 0.01)
     served = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     served.bridge, served.kind, served.names = bridge, "vllm", ["tiny"]
-    served.failures, served.dies_after, served.strict, served.extra, served.silent = 0, None, False, 0, False
+    served.failures, served.dies_after, served.extra, served.silent = 0, None, 0, False
+    served.strict, served.names_fields = (), True
     served.bodies, served.lock = [], threading.Lock()
     thread = threading.Thread(target=served.serve_forever, daemon=True)
     thread.start()
@@ -81,6 +82,10 @@ def server(bridge, monkeypatch):
 def measured(bridge, server, out, generation=GREEDY, **options):
     asked = Server(f"http://127.0.0.1:{server.server_port}/v1", concurrency=3, **options)
     return measure_run(bridge, PROBLEMS, out, generation=generation, preparation=Preparation(server=asked))
+
+
+def recorded_server(folder):
+    return json.loads((folder / "run.json").read_text())["responses"]["server"]
 
 
 def tokens_of(folder):
@@ -199,9 +204,32 @@ def test_a_server_without_token_ids_is_sent_text_and_told_which_settings_hold(br
         bridge.tokenizer.decode(ids[:-1] if done else ids)
         for ids, done in generate(bridge, [bridge.tokenizer(p.prompt)["input_ids"] for p in PROBLEMS], GREEDY, 0)
     ]
-    server.strict = True
-    measured(bridge, server, tmp_path / "b")
-    assert "generation_config" not in server.bodies[-1]
+    sampling = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "repeat_penalty": 1.0}
+    assert {name: sent[name] for name in sampling} == sampling
+    # It may have ignored all of this, and that is said.
+    fields = [*sampling, "generation_config"]
+    assert recorded_server(folder) == {"model": "tiny", "unconfirmed": fields}
+    assert "may have sampled by settings of its own, such as a top-k: may have ignored top_k, min_p" in caplog.text
+
+
+@pytest.mark.parametrize("names_fields", [True, False])
+def test_what_a_server_refuses_is_left_out_and_recorded(bridge, server, tmp_path, caplog, names_fields):
+    server.kind, server.strict, server.names_fields = "someone", ("repeat_penalty", "generation_config"), names_fields
+    folder = measured(bridge, server, tmp_path / "a")
+    assert not {"repeat_penalty", "generation_config"} & server.bodies[-1].keys()
+    assert server.bodies[-1]["top_k"] == -1
+    kept = ["top_k", "min_p", "repetition_penalty"]
+    assert recorded_server(folder) == {"model": "tiny", "refused": list(server.strict), "unconfirmed": kept}
+    assert "it refused repeat_penalty, generation_config and may have ignored top_k" in caplog.text
+    # transformers serve refuses what it does not know, and samples by the configuration that it is sent.
+    server.strict = ("top_k", "min_p", "repetition_penalty", "repeat_penalty")
+    if names_fields:
+        caplog.clear()
+        assert recorded_server(measured(bridge, server, tmp_path / "b", Generation(0.0, 5))) == {"model": "tiny"}
+        assert "settings of its own" not in caplog.text
+    server.strict = (*server.strict, "generation_config")
+    with pytest.raises(InputError, match="does not take top_k; leave it out"):
+        measured(bridge, server, tmp_path / "c", Generation(1.0, 5, top_k=3))
 
 
 def test_a_server_that_writes_nothing_leaves_no_run(bridge, server, tmp_path):
