@@ -173,7 +173,7 @@ def row(case: Case) -> str:
         capture = inversion.probe(bridge, TOKENS[:PROMPT], TOKENS[PROMPT:])
     except inversion.InputError as error:
         return f"| {case.model_type} | {case.trait} | no | | | {error} |"
-    plan = plan_for(bridge, torch.tensor([TOKENS]))
+    plan = plan_for(bridge)
     error = largest_error(model, bridge, capture)
     notes = []
     if len(probed) < len(bridge.blocks):

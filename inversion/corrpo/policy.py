@@ -1,8 +1,6 @@
 """Find one's way about a policy: its last layer, the model inside an adapter's wrapper, a bridge around it."""
 
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,7 +9,6 @@ from torch import nn
 from inversion.errors import InputError
 from inversion.hooks import replaced
 from inversion.models import load_model
-from inversion.probes.capture import frozen
 
 
 def last_projections(model: nn.Module) -> dict[str, nn.Module]:
@@ -41,20 +38,6 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
         if isinstance(module, nn.ModuleList) and len(module) and any(q is part for part in module[-1].modules()):
             return module
     raise InputError(f"{type(model).__name__} keeps its layers in no list; take the exact signal.")
-
-
-@contextmanager
-def at_rest(model: nn.Module) -> Iterator[None]:
-    """Put every module into evaluation mode and freeze every parameter inside; restore both afterwards."""
-    training = [module for module in model.modules() if module.training]
-    try:
-        model.eval()
-        with frozen(model), torch.enable_grad():
-            yield
-    finally:
-        # Not model.train(), which would switch on submodules that were off.
-        for module in training:
-            module.training = True
 
 
 _BRIDGES: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()

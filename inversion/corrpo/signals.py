@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inversion.corrpo.policy import at_rest, bridge_of, decoder_layers, last_projections, without_wrapper
+from inversion.corrpo.policy import bridge_of, decoder_layers, last_projections, without_wrapper
 from inversion.corrpo.recording import Ids, Written, recording
 from inversion.errors import InputError
 from inversion.hooks import hooks
 from inversion.probes import probe
-from inversion.probes.capture import PROJECTIONS, select_layers, select_projections
+from inversion.probes.capture import PROJECTIONS, at_rest, select_layers, select_projections
 from inversion.probes.entropy import token_uncertainty
 from inversion.probes.probe import check_norms
 from inversion.statistics.strengths import mean_strength

@@ -1,6 +1,7 @@
 """A Hugging Face model as a TransformerLens bridge: weights shared, tokenizer untouched."""
 
 import copy
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,6 +18,8 @@ from inversion.errors import InputError, first_line
 from inversion.models.describe import context_length
 from inversion.models.memory import is_out_of_memory
 
+LIBRARIES = frozenset({"accelerate", "inversion", "peft", "torch", "transformers", "trl"})
+"""Packages whose hooks, where a model comes with them, are a part of it and no intervention."""
 SAMPLE = 32
 """Tokens that a bridge is compared with its model on: one short pass, yet long enough for positions to matter."""
 ROUNDING = {torch.float64: 1e-5, torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.04}
@@ -66,7 +69,10 @@ def as_bridge(model: PreTrainedModel, name: str, tokenizer: Any, *, trained: boo
         _follow_fused_weights(bridge)
     _require_same_logits(plain, bridge, architecture)
     _use_fast_attention(plain)
-    bridge._plain = _Plain(plain, _count_hooks(bridge), _identities(plain) & _identities(bridge.original_model))  # pyright: ignore
+    came_with = Counter(
+        {package: n for package, n in hooks_by_package(bridge.original_model).items() if package in LIBRARIES}
+    )
+    bridge._plain = _Plain(plain, came_with, _identities(plain) & _identities(bridge.original_model))  # pyright: ignore
     return bridge.eval()
 
 
@@ -118,10 +124,10 @@ def _spread_of_logits(model: Any, tokens: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Plain:
-    """The model as it was before it was bridged, with the bridge's hooks and shared parameters at that time."""
+    """The model as it was before it was bridged, with libraries' hooks in the bridge and shared parameters then."""
 
     model: PreTrainedModel
-    hooks: int
+    hooks: Counter[str]
     shared: frozenset[int]
 
 
@@ -132,7 +138,7 @@ def plain_model(bridge: TransformerBridge, *, hooked: bool = True) -> Any:
     parameters were replaced, or hooks were added and ``hooked`` says that they count, it is the bridged model.
     """
     plain, bridged = getattr(bridge, "_plain", None), bridge.original_model
-    if plain is None or not plain.shared <= _identities(bridged) or (hooked and _count_hooks(bridge) != plain.hooks):
+    if plain is None or not plain.shared <= _identities(bridged) or (hooked and is_hooked(bridge)):
         return bridged
     # Buffers are not shared for ever: moving a bridge to another device replaces them.
     if not hasattr(plain.model, "hf_device_map"):
@@ -140,13 +146,27 @@ def plain_model(bridge: TransformerBridge, *, hooked: bool = True) -> Any:
     return plain.model.eval()
 
 
-def _count_hooks(bridge: TransformerBridge) -> int:
-    """Count the hooks that somebody added; TransformerLens's own appear with the first forward pass."""
-    return sum(
-        isinstance(module, HookPoint) or not hook.__module__.startswith("transformer_lens")
-        for module in bridge.original_model.modules()
-        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+def is_hooked(bridge: TransformerBridge) -> bool:
+    """Whether somebody has hooked into the model, forward or backward; what libraries had done to it is not counted."""
+    plain = getattr(bridge, "_plain", None)
+    return hooks_by_package(bridge.original_model) != (Counter() if plain is None else plain.hooks)
+
+
+def hooks_by_package(model: torch.nn.Module) -> Counter[str]:
+    """Count hooks by the package of their function, but for TransformerLens's own, which come with the first pass."""
+    packages = Counter(
+        "" if isinstance(module, HookPoint) else hook.__module__.partition(".")[0]
+        for module in model.modules()
+        for hooks in (
+            module._forward_hooks,
+            module._forward_pre_hooks,
+            module._backward_hooks,
+            module._backward_pre_hooks,
+        )
+        for hook in hooks.values()
     )
+    del packages["transformer_lens"]
+    return packages
 
 
 def _identities(model: torch.nn.Module) -> frozenset[int]:
@@ -211,7 +231,9 @@ def _follow_fused_weights(bridge: TransformerBridge) -> None:
     @torch.no_grad()
     def refresh(*_: Any) -> None:
         for attention in stale:
-            for name, new in zip("qkv", attention.split_qkv_matrix(attention.original_component), strict=True):
+            with torch.random.fork_rng(devices=[]):  # It makes new layers, which draw weights first.
+                split = attention.split_qkv_matrix(attention.original_component)
+            for name, new in zip("qkv", split, strict=True):
                 for old, fresh in zip(getattr(attention, name).parameters(), new.parameters(), strict=True):
                     if not torch.equal(old, fresh):
                         old.copy_(fresh)

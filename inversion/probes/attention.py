@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from torch import Tensor, nn
-from transformer_lens.hook_points import HookPoint
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components import (
     JointQKVAttentionBridge,
@@ -47,11 +46,8 @@ def attention_of(model: TransformerBridge, implementation: str) -> Iterator[None
 
 
 def can_choose_attention(model: TransformerBridge) -> bool:
-    """Whether :func:`attention_of` can be used: the layers look implementations up, and nobody hooks into a pattern."""
-    return all(
-        (_looks_up(type(layer.original_component)) or type(layer) in SPLIT) and not _is_read(layer)
-        for layer in _layers(model)
-    )
+    """Whether :func:`attention_of` can be used: the layers look implementations up."""
+    return all(_looks_up(type(layer.original_component)) or type(layer) in SPLIT for layer in _layers(model))
 
 
 def _layers(model: TransformerBridge) -> list[Any]:
@@ -63,11 +59,6 @@ def _layers(model: TransformerBridge) -> list[Any]:
 def _looks_up(kind: type) -> bool:
     """Whether a transformers layer of this kind takes its implementation from the registry."""
     return "ALL_ATTENTION_FUNCTIONS" in inspect.getsource(kind.forward)  # pyright: ignore
-
-
-def _is_read(layer: nn.Module) -> bool:
-    """Whether somebody has hooked into what only the bridge's own attention computes."""
-    return any(isinstance(point, HookPoint) and (point.fwd_hooks or point.bwd_hooks) for point in layer.children())
 
 
 def _forward(layer: Any, implementation: str) -> Callable[..., Any]:

@@ -92,6 +92,34 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+@contextmanager
+def at_rest(model: nn.Module) -> Iterator[None]:
+    """Put every module into evaluation mode and freeze every parameter inside; restore both afterwards."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False
+        with frozen(model), torch.enable_grad():
+            yield
+    finally:
+        # Not model.train(), which would switch on submodules that were off.
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def undisturbed(model: TransformerBridge) -> Iterator[None]:
+    """Let a model compute inside in its own precision, at rest and with gradients, whatever its caller is in.
+
+    Tensors that gradients are taken through, token ids too, must be made inside.
+    """
+    device = next(model.original_model.parameters()).device.type
+    # Some modules of the original, such as a dropout behind its embedding, are no part of the bridge.
+    rest = (at_rest(model.original_model), at_rest(model))
+    with torch.inference_mode(False), torch.autocast(device, enabled=False), rest[0], rest[1]:
+        yield
+
+
 def projections_of(model: TransformerBridge, layer: int) -> dict[str, nn.Module]:
     """Return the four projections of a layer's attention, or nothing where one is missing."""
     attention = model.blocks[layer]._modules.get("attn")
@@ -101,16 +129,35 @@ def projections_of(model: TransformerBridge, layer: int) -> dict[str, nn.Module]
     return {} if None in found.values() else found  # pyright: ignore[reportReturnType]
 
 
-def record_sites(model: TransformerBridge, sites: Sequence[Site], recording: Recording, add: Add) -> None:
-    """Hook into projections so that the next pass leaves what they read and wrote in ``recording``."""
+def record_sites(
+    model: TransformerBridge, sites: Sequence[Site], recording: Recording, add: Add, *, apart: bool = False
+) -> None:
+    """Hook into projections so that the next pass leaves what they read and wrote in ``recording``.
+
+    Args:
+        model: The bridge.
+        sites: Projections to record.
+        recording: Is filled.
+        add: Takes the handles.
+        apart: Record ahead of everybody else's hooks, and hand on copies, which those may change in place.
+    """
     for site in sites:
-        hook = partial(_record_site, site, recording, model)
-        add(projections_of(model, site.layer)[site.projection].register_forward_hook(hook))
+        hook = partial(_record_site, site, recording, model, apart)
+        projection: Any = projections_of(model, site.layer)[site.projection]
+        # Inside TransformerLens's module are points that change what its linear map reads, and what it wrote.
+        module = projection.original_component if apart else projection
+        add(module.register_forward_hook(hook, prepend=apart))
 
 
 def _record_site(
-    site: Site, recording: Recording, model: TransformerBridge, _: nn.Module, args: tuple[Tensor, ...], output: Tensor
-) -> None:
+    site: Site,
+    recording: Recording,
+    model: TransformerBridge,
+    apart: bool,
+    _: nn.Module,
+    args: tuple[Tensor, ...],
+    output: Tensor,
+) -> Tensor:
     if site in recording.outputs:
         raise InputError(
             f"layer {site.layer} of {model.cfg.model_name} runs more than once in a forward pass, which the probe "
@@ -119,8 +166,10 @@ def _record_site(
     if torch.is_grad_enabled() and not output.requires_grad:
         # Nothing below needs a gradient: the graph starts here.
         output.requires_grad_()
-    recording.inputs[site] = args[0].detach()[0]
+    read = args[0].detach()[0]
+    recording.inputs[site] = read.clone() if apart else read
     recording.outputs[site] = output
+    return output.clone() if apart else output
 
 
 def record_residuals(model: TransformerBridge, layers: Iterable[int], recording: Recording, add: Add) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.tools.analysis import logit_readout
 
+from inversion.models.bridge import hooks_by_package
 from inversion.responses import Generation
 from inversion.responses.sampling import sampled_logits
 
@@ -108,6 +109,10 @@ def layer_entropy_bits(model: TransformerBridge, residuals: Sequence[Tensor | No
     single = [(layer, residual) for layer, residual in enumerate(residuals) if residual is not None]
     entropies = torch.full((len(residuals), count), math.nan, dtype=torch.float64)
     reason = "a block does not return one residual stream" if len(single) < len(residuals) else ""
+    head = (model._modules.get(name) for name in ("ln_final", "unembed"))
+    if any(part is not None and hooks_by_package(part) for part in head):
+        # They would get rows of tokens in place of the sequence.
+        single, reason = [], "somebody has hooked into the final norm or the unembedding"
     for some in (single[i : i + together] for i in range(0, len(single), together)):
         try:
             entropies[[layer for layer, _ in some]] = _lens_entropy(model, [residual for _, residual in some], rows)

@@ -15,7 +15,7 @@ from inversion._version import __version__
 from inversion.errors import InputError
 from inversion.models import describe_model, load_model, processor_of
 from inversion.models.tokenization import Text, encode, token_texts
-from inversion.probes.capture import PROJECTIONS, Site, select_layers, select_projections
+from inversion.probes.capture import PROJECTIONS, Site, select_layers, select_projections, undisturbed
 from inversion.probes.collect import NormCollector
 from inversion.probes.entropy import layer_entropy_bits, sampled_entropy_bits, token_uncertainty
 from inversion.probes.gradients import QUANTITIES, Pass, Quantity, Targets, plan_for, run_pass
@@ -42,8 +42,9 @@ def probe(
 ) -> xr.Dataset:
     """Measure the tokens of one response.
 
-    The response is read as it stands, in one pass: nothing is generated. The model's parameters, their
-    ``requires_grad``, its hooks and the random state are afterwards as they were.
+    The response is read as it stands, in one pass: nothing is generated. The model is in evaluation mode meanwhile; its
+    parameters, their ``requires_grad``, its modes, its hooks and the random state are afterwards as they were. What
+    somebody has hooked into the model counts, but costs the faster plans (docs/numerics.md).
 
     Args:
         model: A bridge from :func:`inversion.load_model`.
@@ -82,22 +83,24 @@ def probe(
     chosen_layers, chosen_projections = select_layers(model, layers), select_projections(projections)
     prompt_ids, response_ids = encode(model, prompt, response)
     index = _wanted(targets, len(response_ids))
-    tokens = torch.tensor([prompt_ids + response_ids], device=next(model.original_model.parameters()).device)
     sites = [Site(layer, name) for layer in chosen_layers for name in chosen_projections]
-    plan = plan_for(model, tokens)
-    pace = Pace(model, block, chunk, pattern=not plan.piecewise)
-    positions = torch.as_tensor(index, device=tokens.device) + len(prompt_ids) - 1
-    seen = tokens[:, : int(positions[-1]) + 1] if plan.prefix else tokens
-    with fitting(tokens.shape[1]), run_pass(model, seen, sites, plan) as single:
-        by_token = _uncertainty(single, positions, tokens[0, positions + 1], pace, generation)
-        by_token |= {"position": index, "weight": np.ones(len(index))}
-        if isinstance(targets, int) and targets < len(index):
-            drawn, weight = _spread(by_token["entropy_bits"], targets, seed)
-            by_token = {name: column[drawn] for name, column in by_token.items()} | {"weight": weight}
-            positions = positions[drawn]
-        collector = NormCollector(norms, sites, positions.tolist())
-        single.gradients(Targets(positions, tokens[0, positions + 1], quantity)).run(collector, pace)
-        lens = layer_entropy_bits(model, [single.residual(layer, positions) for layer in chosen_layers], len(positions))
+    with undisturbed(model), fitting(len(prompt_ids) + len(response_ids)):
+        tokens = torch.tensor([prompt_ids + response_ids], device=next(model.original_model.parameters()).device)
+        plan = plan_for(model)
+        pace = Pace(model, block, chunk, pattern=not plan.piecewise)
+        positions = torch.as_tensor(index, device=tokens.device) + len(prompt_ids) - 1
+        seen = tokens[:, : int(positions[-1]) + 1] if plan.prefix else tokens
+        with run_pass(model, seen, sites, plan) as single:
+            by_token = _uncertainty(single, positions, tokens[0, positions + 1], pace, generation)
+            by_token |= {"position": index, "weight": np.ones(len(index))}
+            if isinstance(targets, int) and targets < len(index):
+                drawn, weight = _spread(by_token["entropy_bits"], targets, seed)
+                by_token = {name: column[drawn] for name, column in by_token.items()} | {"weight": weight}
+                positions = positions[drawn]
+            collector = NormCollector(norms, sites, positions.tolist())
+            single.gradients(Targets(positions, tokens[0, positions + 1], quantity)).run(collector, pace)
+            streams = [single.residual(layer, positions) for layer in chosen_layers]
+            lens = layer_entropy_bits(model, streams, len(positions))
     if model.tokenizer is not None:
         texts = token_texts(model.tokenizer, response_ids)
         by_token["token_text"] = np.array([texts[i] for i in by_token["position"]], dtype=object)

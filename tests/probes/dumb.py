@@ -47,7 +47,9 @@ def weight_gradients(model, prompt, response, quantity="logit"):
     tokens = torch.tensor([prompt + response])
     for i, token in enumerate(response):
         logits = model(input_ids=tokens).logits[0, len(prompt) + i - 1]
-        gradients = torch.autograd.grad(scalar(logits, token, quantity), [p for p, _ in weights.values()])
+        gradients = torch.autograd.grad(
+            scalar(logits, token, quantity), [p for p, _ in weights.values()], materialize_grads=True
+        )
         for (key, (_, cut)), gradient in zip(weights.items(), gradients, strict=True):
             yield i, *key, cut(gradient)
 

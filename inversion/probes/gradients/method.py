@@ -100,17 +100,15 @@ class Pass(ABC):
 
     def pull(self, outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> list[Tensor]:
         """Return vector-Jacobian products for c cotangents at once, each (c, ...) with the shape of its input."""
+
+        def one(*cotangent: Tensor) -> tuple[Tensor, ...]:
+            # What an output does not depend on, since a hook cut it off, has the gradient 0.
+            return torch.autograd.grad(outputs, inputs, cotangent, retain_graph=True, materialize_grads=True)
+
         if self.batched:
-
-            def one(*cotangent: Tensor) -> tuple[Tensor, ...]:
-                return torch.autograd.grad(outputs, inputs, cotangent, retain_graph=True)
-
             # Not autograd's is_grads_batched: it batches fewer operations and loops over the rest, SiLU among them.
             return list(torch.func.vmap(one)(*cotangents))
-        each = [
-            torch.autograd.grad(outputs, inputs, cotangent, retain_graph=True)
-            for cotangent in zip(*cotangents, strict=True)
-        ]
+        each = [one(*cotangent) for cotangent in zip(*cotangents, strict=True)]
         return [torch.stack(rows) for rows in zip(*each, strict=True)]
 
 

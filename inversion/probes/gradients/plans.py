@@ -5,15 +5,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from inversion.errors import InputError
 from inversion.models import text_config
+from inversion.models.bridge import is_hooked, sample_tokens
+from inversion.models.memory import is_out_of_memory
 from inversion.probes.attention import attention_of, can_choose_attention
-from inversion.probes.capture import PROJECTIONS, Site, attention_layers, frozen
+from inversion.probes.capture import PROJECTIONS, Site, attention_layers, undisturbed
 from inversion.probes.gradients.cut import CutGraph
 from inversion.probes.gradients.method import Delta, Pass, Targets, one_hot
 from inversion.probes.gradients.rows import CutGraphWithRows
@@ -56,13 +59,14 @@ PLAINEST = Plan("whole", batched=False, prefix=False, piecewise=False)
 _PLANS: weakref.WeakKeyDictionary[TransformerBridge, Plan] = weakref.WeakKeyDictionary()
 # Structural errors are of the order of the gradients themselves; these bounds only have to clear rounding.
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.2}
+_ROUNDINGS = 8
 
 
 @contextmanager
 def run_pass(
     model: TransformerBridge, tokens: Tensor, sites: Sequence[Site], plan: Plan | None = None
 ) -> Iterator[Pass]:
-    """Run a sequence, and yield the pass, which gives the gradients of its tokens; parameters are frozen inside.
+    """Run a sequence, and yield the pass, which gives the gradients of its tokens; the model is at rest inside.
 
     Args:
         model: The bridge.
@@ -70,34 +74,41 @@ def run_pass(
         sites: Projections wanted.
         plan: What holds for this model; by default found out by :func:`plan_for`.
     """
-    plan = plan or plan_for(model, tokens)
+    plan = plan or plan_for(model)
     attending = attention_of(model, PIECEWISE) if plan.piecewise else nullcontext()
-    with frozen(model), attending, torch.enable_grad():
+    with undisturbed(model), attending:
         yield _PASSES[plan.method](model, tokens, sorted(sites), batched=plan.batched, prefix=plan.prefix)
 
 
-def plan_for(model: TransformerBridge, tokens: Tensor | None = None) -> Plan:
+def plan_for(model: TransformerBridge) -> Plan:
     """Return the fastest plan that gives this model's exact gradients; found once a model, then remembered.
 
     Plans are tried from the fastest down on a few tokens and compared with the plainest one: the whole graph, one
     token at a time, with the pattern. So a model whose blocks talk past the residual stream, or mix positions outside
     attention, is measured correctly without having to be known.
 
-    Args:
-        model: The bridge.
-        tokens: What to try on, (1, T); by default the first entries of the vocabulary.
+    Where somebody has hooked into the model it is the plainest one, without a trial: a hook may want every position,
+    and only once.
+
+    Raises:
+        InputError: A hook is on the bridge itself, which is not called.
     """
+    if model._forward_hooks or model._forward_pre_hooks:
+        raise InputError(
+            "there is a hook on the bridge itself, which a probe does not call; put it on bridge.original_model, on a "
+            "part of it, or on one of TransformerLens's hook points."
+        )
+    if is_hooked(model):
+        return PLAINEST
     if model not in _PLANS:
-        sample = _first_tokens(model) if tokens is None else tokens.repeat(1, 8)[:, :8]
-        _PLANS[model] = next(plan for plan in _candidates(model) if _agrees(model, sample, plan))
-    plan = _PLANS[model]
-    # Somebody may have hooked into the pattern since.
-    return plan if can_choose_attention(model) else replace(plan, piecewise=False)
-
-
-def _first_tokens(model: TransformerBridge) -> Tensor:
-    embedding = cast(Any, model.original_model).get_input_embeddings()
-    return torch.arange(8, device=embedding.weight.device)[None] % embedding.num_embeddings
+        with undisturbed(model):
+            tokens = sample_tokens(model.original_model, 8)
+            expected = _sample_deltas(model, tokens, PLAINEST)
+            if not all(delta.isfinite().all() for delta in expected.values()):
+                # Broken weights tell nothing, and may be mended.
+                return PLAINEST
+            _PLANS[model] = next(plan for plan in _candidates(model) if _agrees(model, tokens, plan, expected))
+    return _PLANS[model]
 
 
 def _candidates(model: TransformerBridge) -> Iterator[Plan]:
@@ -124,18 +135,23 @@ def _rotates_by_length(model: TransformerBridge) -> bool:
     return any(one.get("rope_type") in ("longrope", "dynamic") for one in sets)
 
 
-def _agrees(model: TransformerBridge, tokens: Tensor, plan: Plan) -> bool:
+def _agrees(model: TransformerBridge, tokens: Tensor, plan: Plan, expected: Mapping[Site, Tensor]) -> bool:
     """Whether a plan gives the plainest plan's deltas on a short sequence."""
     if plan == replace(PLAINEST, prefix=plan.prefix):
         return True
     try:
         found = _sample_deltas(model, tokens, plan)
-    except (RuntimeError, NotImplementedError, KeyError):
+    except (RuntimeError, NotImplementedError, KeyError) as error:
+        if is_out_of_memory(error):
+            raise
         # An operation without a batching rule, or a block that takes no residual stream: not this plan.
         return False
-    expected = _sample_deltas(model, tokens, PLAINEST)
+    sizes = {site: torch.linalg.vector_norm(delta) for site, delta in expected.items()}
+    largest = {site.layer: max(sizes[other] for other in sizes if other.layer == site.layer) for site in sizes}
     return all(
-        torch.linalg.vector_norm(found[site] - delta) <= _TOLERANCE[delta.dtype] * torch.linalg.vector_norm(delta)
+        torch.linalg.vector_norm(found[site] - delta)
+        # Where gradients all but cancel, what is left of them is the rounding of their layer's larger ones.
+        <= _TOLERANCE[delta.dtype] * sizes[site] + _ROUNDINGS * torch.finfo(delta.dtype).eps * largest[site.layer]
         for site, delta in expected.items()
     )
 

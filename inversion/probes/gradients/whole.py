@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from inversion.errors import InputError
 from inversion.hooks import hooks
 from inversion.probes.capture import Recording, Site, record_residuals, record_sites
 from inversion.probes.gradients.method import Collector, Delta, Gradients, Pass, Targets, run_model, scalars
@@ -39,7 +40,7 @@ class WholePass(Pass):
         """Run tokens (1, b), in a graph where gradients are on, and return the recording and the logits (b, V)."""
         recording = Recording()
         with hooks() as add:
-            record_sites(self.model, self.sites, recording, add)
+            record_sites(self.model, self.sites, recording, add, apart=True)
             record_residuals(self.model, {site.layer for site in self.sites}, recording, add)
             logits = run_model(self.model, tokens)
         return recording, logits
@@ -70,7 +71,18 @@ class WholeGraph(Gradients):
             rows, written = self.targets.positions[part], self.targets.token_ids[part]
             values = scalars(logits[rows], written, self.targets.quantity)  # (c,)
             identity = torch.eye(len(values), dtype=values.dtype, device=values.device)
-            for site, delta in zip(self.whole.sites, self.whole.pull([values], wanted, [identity]), strict=True):
+            if values.requires_grad:
+                pulled = self.whole.pull([values], wanted, [identity])
+            else:  # A hook has put something else into the place of all that the projections wrote.
+                pulled = [output.new_zeros(len(values), *output.shape) for output in wanted]
+            for site, delta in zip(self.whole.sites, pulled, strict=True):
                 collector.take(Delta(site, part, delta[:, 0]))
 
-        pace.each_chunk(block, length, carry)
+        try:
+            pace.each_chunk(block, length, carry)
+        except RuntimeError as error:
+            if "modified by an inplace operation" not in str(error):
+                raise
+            raise InputError(
+                "a hook changes a tensor in place that gradients are taken through; let it return a changed copy."
+            ) from error
