@@ -15,12 +15,12 @@ from decimal import Decimal, DecimalException
 from typing import Any
 
 from inversion import mathematics
-from inversion.errors import InputError
+from inversion.errors import InputError, first_line
 
 THINK_TAGS = ("<think>", "</think>")
 """What opens and what closes a model's thinking, unless it is known to use other tags."""
 SECONDS = 10.0
-"""Time that comparing one response as mathematics may take."""
+"""Time that scoring one response in a process of its own may take."""
 
 _TAGGED = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
@@ -194,7 +194,10 @@ def score_of(
         return Score(NAN, "its problem has no known answer")
     if isinstance(scorer, AnswerScorer):
         return scorer(response, finished, tags, opened)
-    value = scorer(response)
+    try:
+        value = scorer(response)
+    except Exception as error:  # One response that it does not expect must not cost the others.
+        return Score(NAN, f"its scorer failed ({type(error).__name__}: {first_line(error)})")
     return value if isinstance(value, Score) else Score(value, "its scorer gave no number" if value != value else "")
 
 

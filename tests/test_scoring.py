@@ -181,6 +181,7 @@ def test_nothing_to_score_against_is_said():
     assert score.reason == "its problem has no known answer"
     assert score_of(len, "abc") == 3
     assert score_of(lambda text: math.nan, "abc").reason
+    assert score_of(lambda text: 1 / 0, "abc").reason == "its scorer failed (ZeroDivisionError: division by zero)"
     with pytest.raises(InputError, match="no scorer 'maths'; choose among math, number"):
         scorer_for("maths", "72")
 

@@ -39,6 +39,22 @@ def test_a_task_is_generated_and_scored_by_its_library():
         assert problem.prompt.count("+") + problem.prompt.count("-") >= 1
         assert problem.scorer(f"<think>hm</think><answer>{problem.answer}</answer>") == 1.0
         assert problem.scorer("<answer>no</answer>") < 1.0
+        assert problem.scorer(f"<think><answer>{problem.answer}</answer>") < 1.0
+
+
+def test_an_answer_on_which_a_task_fails_or_hangs_is_wrong(monkeypatch):
+    pytest.importorskip("reasoning_gym", reason="the extra tasks is not installed")
+    (problem,) = read_problems("prime_factorization", limit=1)
+    score = problem.scorer("<answer>2 × 3 = 6</answer>")
+    assert (score, score.reason) == (0, "its task's own rules fail on its answer (ValueError)")
+    (problem,) = read_problems("countdown", limit=1)
+    assert problem.scorer(f"<answer>{problem.answer}</answer>") == 1
+    monkeypatch.setattr("inversion.scoring.SECONDS", 2.0)
+    score = problem.scorer("<answer>9**9**9**9</answer>")
+    assert score == 0
+    assert "took more than 2 s" in score.reason or "fail" in score.reason  # where a power is refused
+    monkeypatch.undo()
+    assert problem.scorer(f"<answer>{problem.answer}</answer>") == 1
 
 
 @pytest.mark.parametrize(
