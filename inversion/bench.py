@@ -17,7 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from inversion.models import load_model, processor_of
 from inversion.probes import probe
-from inversion.probes.capture import PROJECTIONS, Site, attention_layers
+from inversion.probes.capture import PROJECTIONS, Site, attention_layers, frozen
 from inversion.probes.gradients import Delta, Targets, run_pass
 from inversion.probes.linear import product
 from inversion.probes.norms import NUCLEAR
@@ -193,18 +193,17 @@ def plain_loop(model: Any, tokens: list[int], prompt: int, targets: list[int]) -
         for layer, block in enumerate(model.model.layers)
         for name in PROJECTIONS
     }
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    for weight in weights.values():
-        weight.requires_grad_(True)
     device = next(model.parameters()).device
-    logits = model(input_ids=torch.tensor([tokens[:-1]], device=device), use_cache=False).logits[0]
     found = []
-    for target in targets:
-        scalar = logits[prompt - 1 + target, tokens[prompt + target]]
-        gradients = torch.autograd.grad(scalar, list(weights.values()), retain_graph=True)
-        norms = [torch.linalg.svdvals(gradient).sum().item() for gradient in gradients]
-        found.append(dict(zip(weights, norms, strict=True)))
+    with frozen(model):
+        for weight in weights.values():
+            weight.requires_grad_(True)
+        logits = model(input_ids=torch.tensor([tokens[:-1]], device=device), use_cache=False).logits[0]
+        for target in targets:
+            scalar = logits[prompt - 1 + target, tokens[prompt + target]]
+            gradients = torch.autograd.grad(scalar, list(weights.values()), retain_graph=True)
+            norms = [torch.linalg.svdvals(gradient).sum().item() for gradient in gradients]
+            found.append(dict(zip(weights, norms, strict=True)))
     return found
 
 

@@ -6,6 +6,7 @@
 #       extension: .py
 #       format_name: percent
 #       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -43,7 +44,11 @@ problems = read_problems(str(PROBLEMS), 24)
 path = measure_run(inversion.load_model("slow"), problems, folder / "slow", generation=Generation(max_new_tokens=200))
 run, responses = inversion.load_run(path), inversion.load_responses(path)
 
-answered = [replace(problem, response=text) for problem, text in zip(problems, responses.text, strict=True)]
+# As token ids: the text leaves out the end token.
+answered = [
+    replace(problem, response_token_ids=tuple(ids))
+    for problem, ids in zip(problems, responses.response_token_ids, strict=True)
+]
 path = measure_run(inversion.load_model("slow", random_weights=True), answered, folder / "random")
 untrained = inversion.load_run(path)
 

@@ -37,6 +37,14 @@ def test_a_timing_compares_like_with_like_and_its_figures_hang_together():
     assert "| tiny | 6 |" in table([timing], "cpu")
 
 
+def test_the_plain_loop_leaves_what_requires_gradients_as_it_was():
+    model = bench.random_model(Shape("tiny", 2, 16, 2, 1, 24, 6))
+    model.lm_head.weight.requires_grad_(False)
+    before = [parameter.requires_grad for parameter in model.parameters()]
+    assert bench.plain_loop(model, [2, 3, 4], 1, [0])[0][0, "q"] >= 0
+    assert [parameter.requires_grad for parameter in model.parameters()] == before
+
+
 def test_a_probe_that_differs_from_the_plain_loop_is_not_timed(monkeypatch):
     loop = bench.plain_loop
 

@@ -1,6 +1,7 @@
 """Models: from a folder, a hub id or a loaded Hugging Face model to a TransformerLens bridge, and what it is."""
 
-from inversion.models.describe import context_length, describe_model, processor_of, text_config
+from inversion.models.context import context_length, text_config
+from inversion.models.describe import describe_model, processor_of
 from inversion.models.fingerprint import fingerprint
 from inversion.models.load import DTYPES, load_checkpoint, load_model
 from inversion.models.tokenization import decode, encode, prompt_ids, response_ids, retokenizes, token_ids, token_texts

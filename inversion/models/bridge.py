@@ -15,7 +15,7 @@ from transformer_lens.model_bridge.sources import build_bridge_from_module, dete
 from transformers import PreTrainedModel
 
 from inversion.errors import InputError, first_line
-from inversion.models.describe import context_length
+from inversion.models.context import context_length
 from inversion.models.memory import is_out_of_memory
 
 LIBRARIES = frozenset({"accelerate", "inversion", "peft", "torch", "transformers", "trl"})

@@ -1,4 +1,4 @@
-"""What a loaded model is: the record that a run keeps, its language model's configuration, its context."""
+"""What a loaded model is: the record that a run keeps, and the processor that it is on."""
 
 import platform
 from functools import cache
@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
+from inversion.models.bridge import plain_model
+
 
 def describe_model(model: TransformerBridge) -> dict[str, Any]:
     """Return what a reader needs to repeat a measurement: name, revision, dtype, device, attention, size.
@@ -16,7 +18,8 @@ def describe_model(model: TransformerBridge) -> dict[str, Any]:
     models of the same name apart.
     """
     hf_model: Any = model.original_model
-    parameters = list(hf_model.parameters())
+    # Of the model as it was: beside a fused projection a bridge may hold q, k and v once more.
+    parameters = list(plain_model(model, hooked=False).parameters())
     return {
         "model": model.cfg.model_name,
         "revision": getattr(hf_model.config, "_commit_hash", None),
@@ -48,19 +51,3 @@ def _cpu_name() -> str:
     lines = information.read_text().splitlines() if information.is_file() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, "") or platform.processor() or platform.machine()
-
-
-def text_config(model: TransformerBridge) -> Any:
-    """Return the configuration of the language model, also where it is one part of a larger model."""
-    config: Any = model.original_model.config
-    return config.get_text_config(decoder=True)
-
-
-def context_length(model: TransformerBridge) -> int | None:
-    """Return the longest sequence the model accepts, in tokens, or None where it states no limit."""
-    config = text_config(model)
-    for field in ("max_position_embeddings", "n_positions", "max_seq_len"):
-        length = getattr(config, field, None)
-        if isinstance(length, int):
-            return length
-    return None

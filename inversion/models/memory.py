@@ -6,7 +6,7 @@ import psutil
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
-from inversion.models.describe import text_config
+from inversion.models.context import text_config
 
 MOST_SEQUENCES = 256
 """Beyond this a larger batch gains nothing."""

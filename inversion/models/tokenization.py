@@ -6,7 +6,7 @@ from typing import Any
 from transformer_lens.model_bridge import TransformerBridge
 
 from inversion.errors import InputError
-from inversion.models.describe import context_length
+from inversion.models.context import context_length
 
 Text = str | Sequence[int]
 BROKEN = "\N{REPLACEMENT CHARACTER}"

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
-from inversion.errors import InputError
+from inversion.errors import InputError, whole
 
 PROJECTIONS = ("q", "k", "v", "o")
 Add = Callable[[Any], None]
@@ -44,7 +45,7 @@ def attention_layers(model: TransformerBridge) -> list[int]:
     return [layer for layer in range(len(model.blocks)) if projections_of(model, layer)]
 
 
-def select_layers(model: TransformerBridge, layers: Sequence[int] | None) -> list[int]:
+def select_layers(model: TransformerBridge, layers: int | Sequence[int] | None) -> list[int]:
     """Turn a choice of layers, negative ones counted from the end, into ascending layer numbers."""
     possible = attention_layers(model)
     if not possible:
@@ -61,14 +62,15 @@ def select_layers(model: TransformerBridge, layers: Sequence[int] | None) -> lis
                 stacklevel=3,
             )
         return possible
-    chosen = sorted({layer + count if layer < 0 else layer for layer in layers})
-    impossible = [layer for layer in chosen if layer not in possible]
+    asked = [whole("a layer", layer) for layer in ([layers] if isinstance(layers, Integral) else layers)]
+    chosen = {layer: layer + count if layer < 0 else layer for layer in asked}
+    impossible = [layer for layer, number in chosen.items() if number not in possible]
     if impossible or not chosen:
         raise InputError(
-            f"layers {impossible or list(layers)} cannot be probed in {model.cfg.model_name}; choose among "
+            f"layers {impossible or asked} cannot be probed in {model.cfg.model_name}; choose among "
             f"{', '.join(map(str, possible))}."
         )
-    return chosen
+    return sorted(set(chosen.values()))
 
 
 def select_projections(projections: Sequence[str]) -> list[str]:
@@ -82,14 +84,14 @@ def select_projections(projections: Sequence[str]) -> list[str]:
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """Let no parameter require a gradient inside: the graph then holds activations only."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in trainable:
-        parameter.requires_grad_(False)
+    before = {parameter: parameter.requires_grad for parameter in model.parameters()}
     try:
+        for parameter in before:
+            parameter.requires_grad_(False)
         yield
     finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
+        for parameter, required in before.items():
+            parameter.requires_grad_(required)
 
 
 @contextmanager

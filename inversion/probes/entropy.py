@@ -65,7 +65,8 @@ def sampled_entropy_bits(logits: Tensor, generation: Generation) -> Tensor:
 
 def _entropy(probs: Tensor, log_probs: Tensor) -> Tensor:
     """Return the entropy of each row, in nats. 0 log 0 = 0, also where a masked logit is minus infinity."""
-    return -torch.where(probs == 0, 0, probs * log_probs).sum(1)  # NaN stays NaN.
+    # NaN stays NaN; of a certain token it is 0 and not minus zero.
+    return 0 - torch.where(probs == 0, 0, probs * log_probs).sum(1)
 
 
 def _rows(vocabulary: int) -> int:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from inversion._version import __version__
-from inversion.errors import InputError
+from inversion.errors import InputError, whole
 from inversion.models import describe_model, load_model, processor_of
 from inversion.models.tokenization import Text, encode, token_texts
 from inversion.probes.capture import PROJECTIONS, Site, select_layers, select_projections, undisturbed
@@ -31,7 +32,7 @@ def probe(
     response: Text,
     norms: Sequence[str] = ("nuclear", "frobenius"),
     projections: Sequence[str] = PROJECTIONS,
-    layers: Sequence[int] | None = None,
+    layers: int | Sequence[int] | None = None,
     quantity: Quantity = "logit",
     targets: int | Sequence[int] | None = None,
     seed: int = 0,
@@ -52,7 +53,7 @@ def probe(
         response: Text, tokenized without special tokens, or token ids.
         norms: Of each gradient: ``nuclear``, ``frobenius``, ``spectral``, ``l1`` (slow: it forms the gradient).
         projections: Among ``q``, ``k``, ``v``, ``o``.
-        layers: Layer numbers, negative ones counted from the end; None takes every layer that can be probed.
+        layers: Layer numbers, or one, negative ones counted from the end; None takes every layer that can be probed.
         quantity: What is differentiated: the written token's ``logit``, its ``log_prob`` (nats), or the
             ``entropy`` (bits) of the distribution it came from.
         targets: Which response tokens: None for all, indices, or a number. A number is drawn at random with
@@ -80,6 +81,10 @@ def probe(
     norms = check_norms(norms)
     if quantity not in QUANTITIES:
         raise InputError(f"quantity {quantity!r} is not known; choose among {', '.join(QUANTITIES)}.")
+    for name, size in (("block", block), ("chunk", chunk)):
+        if size is not None:
+            whole(name, size, 1)
+    whole("seed", seed)
     chosen_layers, chosen_projections = select_layers(model, layers), select_projections(projections)
     prompt_ids, response_ids = encode(model, prompt, response)
     index = _wanted(targets, len(response_ids))
@@ -93,8 +98,8 @@ def probe(
         with run_pass(model, seen, sites, plan) as single:
             by_token = _uncertainty(single, positions, tokens[0, positions + 1], pace, generation)
             by_token |= {"position": index, "weight": np.ones(len(index))}
-            if isinstance(targets, int) and targets < len(index):
-                drawn, weight = _spread(by_token["entropy_bits"], targets, seed)
+            if isinstance(targets, Integral) and targets < len(index):
+                drawn, weight = _spread(by_token["entropy_bits"], int(targets), int(seed))
                 by_token = {name: column[drawn] for name, column in by_token.items()} | {"weight": weight}
                 positions = positions[drawn]
             collector = NormCollector(norms, sites, positions.tolist())
@@ -142,7 +147,7 @@ def check_norms(norms: Sequence[str]) -> list[str]:
 def _spread(entropy: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw one token from each of ``count`` equal strata of entropy: indices, ascending, and the strata's sizes."""
     strata = np.array_split(np.argsort(entropy, kind="stable"), count)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed % 2**64)  # Negative seeds are allowed, as in sampling.
     drawn = np.array([generator.choice(stratum) for stratum in strata])
     order = np.argsort(drawn)
     return drawn[order], np.array([float(len(stratum)) for stratum in strata])[order]
@@ -150,13 +155,15 @@ def _spread(entropy: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.
 
 def _wanted(targets: int | Sequence[int] | None, count: int) -> np.ndarray:
     """Return the response indices whose uncertainty is needed, ascending: all of them where targets are drawn."""
-    if targets is None or isinstance(targets, int):
-        if isinstance(targets, int) and targets < 1:
-            raise InputError(f"targets is {targets}; give at least 1, or None for all tokens.")
+    if targets is None:
         return np.arange(count)
-    index = np.unique([target + count if target < 0 else target for target in targets])
+    if isinstance(targets, Integral):
+        whole("targets", targets, 1)
+        return np.arange(count)
+    asked = [whole("a target", target) for target in targets]
+    index = np.unique([target + count if target < 0 else target for target in asked])
     if len(index) == 0 or index[0] < 0 or index[-1] >= count:
-        raise InputError(f"targets {list(targets)} are not all among the {count} response tokens; correct them.")
+        raise InputError(f"targets {asked} are not all among the {count} response tokens; correct them.")
     return index.astype(int)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any, Literal, TypedDict
 
-from inversion.errors import InputError
+from inversion.errors import InputError, whole
 from inversion.names import meant
 from inversion.statistics.core.coefficients import COEFFICIENTS
 from inversion.statistics.core.inference import INTERVALS, Resampling
@@ -172,9 +172,3 @@ def one_of(name: str, value: Any, allowed: Iterable[str]) -> None:
         return
     question = meant(str(value), allowed)
     raise InputError(f"{name} must be one of {', '.join(allowed)}, not {value!r}{f'; {question}' if question else '.'}")
-
-
-def whole(name: str, value: Any, least: int) -> None:
-    """Raise unless ``value`` is a whole number of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}.")

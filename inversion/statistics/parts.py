@@ -7,7 +7,7 @@ from typing import Unpack
 import numpy as np
 import xarray as xr
 
-from inversion.errors import InputError
+from inversion.errors import InputError, whole
 from inversion.statistics.core.coefficients import MIN_POINTS
 from inversion.statistics.core.decomposition import mean_statistic, part_statistics, response_correlations
 from inversion.statistics.core.inference import Sample, infer
@@ -15,7 +15,7 @@ from inversion.statistics.core.ranks import Ints, Variable
 from inversion.statistics.core.statistic import undefined
 from inversion.statistics.correlation import correlation_result
 from inversion.statistics.layout import Columns
-from inversion.statistics.options import Method, Options, Positions, Sites, read_choices, whole
+from inversion.statistics.options import Method, Options, Positions, Sites, read_choices
 from inversion.statistics.results import Correlation, Result, both_notes, number, p_text, span
 from inversion.statistics.samples import Drawn, Facts, Sampler
 

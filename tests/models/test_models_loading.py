@@ -37,6 +37,13 @@ def test_training_the_original_shows_through_the_bridge(family):
     torch.testing.assert_close(bridge.original_model(TOKENS).logits, model(TOKENS).logits)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_parameters_are_those_of_the_model_and_no_copies(family):
+    model = tiny_model(family)
+    bridge = inversion.load_model(model)
+    assert describe_model(bridge)["parameters"] == model.num_parameters()
+
+
 def test_a_folder_loads_with_its_tokenizer_and_dtype(checkpoint):
     bridge = inversion.load_model(checkpoint(), dtype="bfloat16")
     assert bridge.tokenizer("7 + 5", add_special_tokens=False)["input_ids"]

@@ -7,7 +7,8 @@ from tiny import tiny_model, token_ids
 
 import inversion
 from inversion.probes import entropy
-from inversion.probes.entropy import layer_entropy_bits, token_uncertainty
+from inversion.probes.entropy import layer_entropy_bits, sampled_entropy_bits, token_uncertainty
+from inversion.responses import Generation
 
 
 def test_a_uniform_distribution_has_log2_v_bits():
@@ -26,6 +27,14 @@ def test_readings_equal_torch_distributions():
     torch.testing.assert_close(found.surprisal_bits, -expected.log_prob(ids) / math.log(2))
     gradient = torch.nn.functional.one_hot(ids, 31) - expected.probs
     torch.testing.assert_close(found.logit_space, gradient.norm(dim=1))
+
+
+def test_what_is_certain_has_no_entropy_and_that_is_not_minus_zero():
+    logits = torch.tensor([[0.0, 9999.0, 0.0]])
+    found = sampled_entropy_bits(logits, Generation(temperature=0.0))
+    assert found.item() == 0
+    assert not torch.signbit(found)
+    assert not torch.signbit(token_uncertainty(logits, torch.tensor([1])).entropy_bits)
 
 
 @pytest.mark.parametrize("gap", [30.0, 300.0])

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from dumb import norms as dumb_norms
 from dumb import weight_gradients
 from tiny import FAMILIES, tiny_model, token_ids
@@ -373,10 +374,28 @@ def test_attributes_name_the_measurement():
         ({"projections": ("q", "x")}, "choose among q, k, v and o"),
         ({"quantity": "loss"}, "choose among logit"),
         ({"targets": 0}, "at least 1"),
+        ({"targets": True}, "targets must be a whole number"),
         ({"targets": (20,)}, "not all among"),
+        ({"targets": (0.7, 2.9)}, "a target must be a whole number, not 0.7"),
+        ({"layers": (-9, 1)}, r"layers \[-9\] cannot be probed"),
+        ({"layers": (0.5,)}, "a layer must be a whole number"),
+        ({"block": -2}, "block must be a whole number of at least 1"),
+        ({"chunk": 0}, "chunk must be a whole number of at least 1"),
+        ({"seed": "one"}, "seed must be a whole number"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, match):
     bridge = inversion.load_model(tiny_model("llama"))
     with pytest.raises(InputError, match=match):
         inversion.probe(bridge, **{"prompt": PROMPT, "response": RESPONSE, **arguments})
+
+
+def test_numpys_whole_numbers_are_whole_numbers():
+    bridge = inversion.load_model(tiny_model("llama"))
+    choice = {"targets": 3, "layers": [-1], "block": 2, "chunk": 2, "seed": 5}
+    expected = inversion.probe(bridge, PROMPT, RESPONSE, **choice)
+    mine = {name: np.int64(value) if name != "layers" else np.int64(-1) for name, value in choice.items()}
+    xr.testing.assert_equal(inversion.probe(bridge, PROMPT, RESPONSE, **mine), expected)
+    some = inversion.probe(bridge, PROMPT, RESPONSE, targets=np.array([2, -1]))
+    assert some.position.values.tolist() == [2, 13]
+    assert inversion.probe(bridge, PROMPT, RESPONSE, targets=3, seed=-1).sizes["token"] == 3
