@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from inversion.responses import Frame, Generation, Problem, Written, end_tokens
 from inversion.responses.chat import question_of
 from inversion.responses.server import Request, Server, ask
 from inversion.responses.thinking import THINK_TAGS, check_tags, opens_thinking, token_parts
-from inversion.scoring import score_of
+from inversion.scoring import KeptScore, kept_score, score_of
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +122,10 @@ def _fit(
             total = len(prompt) + len(response)
             return response, problem, f"prompt and response have {total} tokens and the context is {limit}"
         text = decode(model.tokenizer, response[:room]) if model.tokenizer else None
-        return response[:room], replace(problem, response=text, finished=False), ""
+        scorer = problem.scorer
+        if isinstance(scorer, KeptScore):
+            scorer = kept_score(math.nan, "its score was that of the whole response; name a scorer to score it again")
+        return response[:room], replace(problem, response=text, finished=False, scorer=scorer), ""
     return response, problem, ""
 
 
