@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from inversion.responses import Frame, Generation, Problem, Written, end_tokens
 from inversion.responses.chat import question_of
 from inversion.responses.server import Request, Server, ask
 from inversion.responses.thinking import THINK_TAGS, check_tags, opens_thinking, token_parts
-from inversion.scoring import score_of
+from inversion.scoring import KeptScore, kept_score, score_of
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +79,14 @@ def prepare(model: TransformerBridge, problems: Sequence[Problem], preparation: 
     """
     name = model.cfg.model_name or "the model"
     prepared = Prepared([], [], [])
-    respelt = 0
-    for number, problem in enumerate(preparation.frame.apply(problems, model.tokenizer, name), 1):
+    respelt = reopened = 0
+    framed = preparation.frame.apply(problems, model.tokenizer, name)
+    for number, (problem, given) in enumerate(zip(framed, problems, strict=True), 1):
         try:
+            # Whose tokens are known, a prompt was written with its response.
+            if given.prompt_token_ids is None and _reopens(model, problem, preparation.think_tags):
+                problem = _opened_once(problem, preparation.think_tags)
+                reopened += 1
             prompt, response = _ids(model, problem)
             response, problem, reason = _fit(model, problem, prompt, response, preparation.too_long == "cut")
         except InputError as error:
@@ -96,7 +102,35 @@ def prepare(model: TransformerBridge, problems: Sequence[Problem], preparation: 
         prepared.problems.append(problem)
         prepared.encoded.append((prompt, response))
     _tell(prepared, len(problems), respelt, name)
+    if reopened:
+        logger.warning(
+            "%d of %d responses begin with the %s that their prompt ends with; it is left out of them",
+            reopened,
+            len(problems),
+            preparation.think_tags[0],
+        )
     return prepared
+
+
+def _reopens(model: TransformerBridge, problem: Problem, tags: tuple[str, str]) -> bool:
+    """Whether a response opens the thinking once more that its prompt has opened."""
+    if not problem.written or not opens_thinking(problem.prompt, tags):
+        return False
+    ids = problem.response_token_ids
+    text = problem.response if ids is None else decode(model.tokenizer, ids) if model.tokenizer else ""
+    return (text or "").lstrip().startswith(tags[0])
+
+
+def _opened_once(problem: Problem, tags: tuple[str, str]) -> Problem:
+    """Return a problem whose prompt alone opens the thinking."""
+    if problem.response is None or problem.response_token_ids is not None:
+        raise InputError(
+            f"its prompt ends with {tags[0]} and its response_token_ids begin with it; leave it out of one of them, or "
+            "give prompt_token_ids."
+        )
+    text = problem.response.lstrip().removeprefix(tags[0])
+    # The line break behind the tag, too, stands in one of them only.
+    return replace(problem, response=text.lstrip("\n") if problem.prompt.endswith("\n") else text)
 
 
 def _ids(model: TransformerBridge, problem: Problem) -> tuple[list[int], list[int] | None]:
@@ -121,7 +155,10 @@ def _fit(
             total = len(prompt) + len(response)
             return response, problem, f"prompt and response have {total} tokens and the context is {limit}"
         text = decode(model.tokenizer, response[:room]) if model.tokenizer else None
-        return response[:room], replace(problem, response=text, finished=False), ""
+        scorer = problem.scorer
+        if isinstance(scorer, KeptScore):
+            scorer = kept_score(math.nan, "its score was that of the whole response; name a scorer to score it again")
+        return response[:room], replace(problem, response=text, finished=False, scorer=scorer), ""
     return response, problem, ""
 
 

@@ -348,6 +348,22 @@ class Unscorable(Scorer):
         return Score(NAN, self.lacking)
 
 
+@dataclass(frozen=True)
+class KeptScore(Scorer):
+    """Gives a response the score that it has already, ``lacking`` being its reason; whatever scored it is not known."""
+
+    kept: float = NAN
+
+    def score(self, text: str, finished: bool) -> Score:
+        """Return it."""
+        return Score(self.kept, self.lacking)
+
+
+def kept_score(score: float, reason: str) -> KeptScore:
+    """Return a scorer of one response, which has a score, and a reason where that is NaN."""
+    return KeptScore(_all, lambda given: NAN, reason or ("it had no score" if score != score else ""), kept=score)
+
+
 def _unscorable(reason: str) -> Scorer:
     return Unscorable(_all, lambda given: NAN, reason)
 

@@ -7,7 +7,7 @@ from typing import Any
 from inversion.errors import InputError
 from inversion.responses.benchmarks import Benchmark, benchmark, find_benchmark
 from inversion.responses.columns import choose_columns, ids_of, joined_text, messages_of, text_of
-from inversion.responses.sources import is_source, read_rows
+from inversion.responses.sources import SCORER, is_run, is_source, read_rows
 from inversion.scoring import scorer_for
 from inversion.shipped import PROBLEMS
 
@@ -70,7 +70,7 @@ class Source:
     revision: Branch, tag or commit of a hub data set.
     samples: Responses to write for each prompt; of given lists of responses, how many to take. None: one, or all.
     scorer: ``math``, ``number``, ``tags``, ``choice``, ``exact`` or ``none``; by default that of the benchmark or
-        task, else ``tags``.
+        task, else ``tags``. The responses of a run have their scores by default.
     """
 
     name: str
@@ -94,7 +94,13 @@ class Source:
 
     def record(self) -> dict[str, Any]:
         """Return what was asked for, without what was left open, for a run's manifest."""
-        return {name: value for name, value in asdict(self).items() if value not in (None, {}) and name != "name"}
+        record = {name: value for name, value in asdict(self).items() if value not in (None, {}) and name != "name"}
+        return {**record, "scores": "kept"} if self._keeps_scores else record
+
+    @property
+    def _keeps_scores(self) -> bool:
+        """Whether responses come with their scores: those of a run, unless a scorer was named."""
+        return is_run(self.name) and not (self.scorer or self.benchmark)
 
     def read(self) -> list[Problem]:
         """Read the problems, all samples of one prompt beside each other.
@@ -133,10 +139,16 @@ class Source:
             chosen.append(row)
         usual = known.columns if known else {}
         usual = {part: name for part, name in usual.items() if set(name.split("+")) <= set().union(*chosen)}
+        scorers: list[Any] = [None] * len(chosen)
+        if is_run(self.name):
+            scorers = [row[SCORER] if self._keeps_scores else None for row in chosen]
+            chosen = [{name: cell for name, cell in row.items() if name != SCORER} for row in chosen]
         columns = choose_columns(chosen, {**usual, **self.columns}, self.name)
         problems: list[Problem] = []
-        for number, row in enumerate(chosen, 1):
-            problems += self._of_row(row, columns, known, f"{self.name}, row {number}")
+        for number, (row, scorer) in enumerate(zip(chosen, scorers, strict=True), 1):
+            read = self._of_row(row, columns, known, f"{self.name}, row {number}")
+            # Where the model is to write others, they are scored as those of any file.
+            problems += [replace(p, scorer=scorer) if scorer and p.written else p for p in read]
         return problems
 
     def _of_row(

@@ -5,15 +5,22 @@ every column one type, which fails on an answer that is now a number and now tex
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from inversion.errors import InputError, first_line
+from inversion.scoring import kept_score
+
+logger = logging.getLogger(__name__)
 
 FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 LONGEST_NUMBER = 4000  # digits; Python refuses to read a few more
+
+SCORER = "scorer"
+"""Key under which a row of a run holds what scores it; no column of a file is read so."""
 
 Row = Mapping[str, Any]
 
@@ -78,11 +85,37 @@ def _parquet_rows(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"{path} is not a readable Parquet file; write it again.") from error
 
 
-def _run_rows(folder: Path) -> Sequence[Row]:
-    """Read the responses of a run, to measure them again: their tokens as they were, whatever their text."""
-    kept = ("prompt", "question", "answer", "task", "finished", "prompt_token_ids", "response_token_ids")
-    rows = [row for path in sorted(folder.glob("responses-*.parquet")) for row in _parquet_rows(path)]
-    return [{"response": row["text"], **{name: row[name] for name in kept if name in row}} for row in rows]
+def is_run(name: str) -> bool:
+    """Whether a name is the folder of a run."""
+    return (Path(name).expanduser() / "run.json").is_file()
+
+
+def _run_rows(folder: Path) -> list[dict[str, Any]]:
+    """Read the responses of a run, to measure them again: their tokens as they were, whatever their text.
+
+    The scorer of each gives it the score that it has.
+    """
+    from inversion.runs import load_responses
+    from inversion.shards import read_manifest
+
+    responses, count = load_responses(folder), read_manifest(folder)["responses"]["count"]
+    if len(responses) < count:
+        logger.warning("%s is unfinished: it has %d of %d responses so far", folder, len(responses), count)
+    kept = ("prompt", "question", "answer", "task", "finished")
+    rows = [
+        {
+            "response": row["text"],
+            # What a table of pandas lacks is NaN.
+            **{name: row[name] if isinstance(row[name], str | bool) else None for name in kept},
+            **{name: row[name].tolist() for name in ("prompt_token_ids", "response_token_ids")},
+            SCORER: kept_score(row["score"], row["score_reason"]),
+        }
+        for row in responses.to_dict("records")
+    ]
+    whole = [row for row in rows if row["response_token_ids"]]
+    if len(whole) < len(rows):
+        logger.warning("%d of %d responses of %s have no token: left out", len(rows) - len(whole), len(rows), folder)
+    return whole
 
 
 def _table_rows(path: Path) -> Sequence[Row]:
@@ -137,7 +170,7 @@ def _folder_rows(path: Path, subset: str | None, split: str | None, limit: int |
     """Read a folder saved by ``save_to_disk``, which is recognised by its files, or one laid out as on the hub."""
     from datasets import DatasetDict, load_from_disk
 
-    if (path / "run.json").is_file():
+    if is_run(str(path)):
         return _run_rows(path)
     if not any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
         return _load(str(path), subset, split, None, limit)

@@ -5,7 +5,9 @@ import logging
 import pytest
 from tokenizers_tiny import byte_level, sentencepiece_like
 
+import inversion
 from inversion import InputError
+from inversion.preparation import Preparation, prepare
 from inversion.responses import Frame, Problem, Source
 from inversion.responses.chat import read_examples
 
@@ -142,3 +144,26 @@ def test_a_template_that_writes_the_date_is_said(caplog):
     caplog.clear()
     Frame(chat=True, options={"date_string": "1 Jan 2026"}).apply([Problem("a")], tokenizer(dated))
     assert caplog.text == ""
+
+
+def test_thinking_is_opened_once(checkpoint, caplog):
+    bridge = inversion.load_model(checkpoint())
+
+    def prepared(**given):
+        (problem,) = prepare(bridge, [Problem("1 + 2 =<think>\n", **given)], Preparation()).problems
+        return problem.response
+
+    assert prepared(response="<think>\n3 4</think>3") == "3 4</think>3"
+    assert "1 of 1 responses begin with the <think> that their prompt ends with" in caplog.text
+    caplog.clear()
+    assert prepared(response="3 4</think>3") == "3 4</think>3"
+    assert caplog.text == ""
+    ids = bridge.tokenizer("<think>3 4", add_special_tokens=False)["input_ids"]
+    with pytest.raises(InputError, match="problem 1: its prompt ends with <think> and its response_token_ids begin"):
+        prepared(response_token_ids=tuple(ids))
+    # What a model wrote behind these very tokens stays.
+    prompt = tuple(bridge.tokenizer("1<think>")["input_ids"])
+    (problem,) = prepare(
+        bridge, [Problem("1<think>", prompt_token_ids=prompt, response_token_ids=tuple(ids))], Preparation()
+    ).problems
+    assert problem.response_token_ids == tuple(ids)

@@ -1,13 +1,19 @@
 """Every layout that data comes in gives the same rows; what cannot be read is one sentence."""
 
 import json
+import shutil
+from unittest.mock import patch
 
 import pandas as pd
 import pytest
 
+import inversion
 from inversion import InputError
-from inversion.responses import read_problems
+from inversion.measure import measure_run
+from inversion.preparation import _fit
+from inversion.responses import Problem, Source, read_problems
 from inversion.responses.sources import read_rows
+from inversion.scoring import scorer_for
 
 ROWS = [{"prompt": "1 + 2 =", "answer": "3"}, {"prompt": 'two\nlines, "quoted"', "answer": "007"}]
 
@@ -173,3 +179,62 @@ def test_a_folder_that_is_no_data_set_is_one_sentence(tmp_path):
 def test_a_limit_reads_no_further(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b"}\n{')
     assert [p.prompt for p in read_problems(str(tmp_path / "rows.jsonl"), limit=2)] == ["a", "b"]
+
+
+class TestARun:
+    @pytest.fixture(scope="class")
+    def bridge(self, checkpoint):
+        return inversion.load_model(checkpoint())
+
+    @pytest.fixture(scope="class")
+    def run(self, bridge, tmp_path_factory):
+        scorers = [lambda text: 0.25, scorer_for("number", "72"), scorer_for("tags", "72")]
+        problems = [Problem("48 + 24 =", "it makes 72 ", answer="72", scorer=scorer, task="sum") for scorer in scorers]
+        return measure_run(bridge, problems, tmp_path_factory.mktemp("runs") / "first", shard=1)
+
+    def test_its_responses_keep_their_scores_and_reasons(self, bridge, run, tmp_path):
+        source = Source(str(run))
+        again = measure_run(bridge, source.read(), tmp_path / "again", source=source)
+        first, second = inversion.load_responses(run), inversion.load_responses(again)
+        assert second.score.tolist()[:2] == [0.25, 1]
+        pd.testing.assert_frame_equal(
+            first[["score", "score_reason", "task"]], second[["score", "score_reason", "task"]]
+        )
+        assert second.score_reason[2] == "it has no answer tags"
+        reading = json.loads((again / "run.json").read_text())["responses"]["reading"]
+        assert reading["scores"] == "kept"
+        assert [problem.finished for problem in source.read()] == [True] * 3
+
+    def test_they_are_scored_again_where_that_is_asked_for(self, run):
+        source = Source(str(run), scorer="number")
+        assert [problem.scorer(problem.response) for problem in source.read()] == [1, 1, 1]
+        assert "scores" not in source.record()
+
+    def test_others_that_the_model_is_to_write_have_none_of_theirs(self, run):
+        source = Source(str(run), columns={"response": "", "response_token_ids": ""})
+        assert [problem.scorer("<answer>72</answer>") for problem in source.read()] == [1, 1, 1]
+
+    def test_one_that_is_cut_loses_its_score(self, bridge, run):
+        (problem, *_) = read_problems(str(run))
+        limit = len(bridge.tokenizer(problem.prompt)["input_ids"]) + 4
+        prompt, response = list(problem.prompt_token_ids), list(problem.response_token_ids)
+        with patch("inversion.preparation.context_length", lambda model: limit):
+            _, cut, _ = _fit(bridge, problem, prompt, response, cut=True)
+        assert "that of the whole response" in cut.scorer(cut.response).reason
+
+    def test_what_it_lacks_is_said(self, bridge, run, tmp_path, caplog):
+        folder = shutil.copytree(run, tmp_path / "run")
+        (folder / "shard-00001.json").unlink()
+        assert len(read_problems(str(folder))) == 2
+        assert "is unfinished: it has 2 of 3 responses" in caplog.text
+        flipped = folder / "responses-00000.parquet"
+        flipped.write_bytes(flipped.read_bytes()[:-1])
+        with pytest.raises(InputError, match="is damaged"):
+            read_problems(str(folder))
+
+    def test_responses_without_a_token_are_left_out_and_counted(self, bridge, run, tmp_path, caplog, monkeypatch):
+        frame = inversion.load_responses(run)
+        frame.at[1, "response_token_ids"] = frame.response_token_ids[1][:0]
+        monkeypatch.setattr("inversion.runs.load_responses", lambda folder: frame)
+        assert len(read_problems(str(run))) == 2
+        assert "1 of 3 responses of" in caplog.text
