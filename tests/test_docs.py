@@ -51,7 +51,7 @@ def test_the_example_of_a_reward_form_gives_what_it_says():
         exec("\n".join(lines), scope)
     finally:
         FORMS.pop("long_only", None)
-    assert torch.allclose(scope["gained"], torch.tensor([0.05, 0.0]))
+    assert torch.allclose(scope["gained"], torch.tensor([0.05, 0.05]))
 
 
 def test_every_name_of_the_package_that_a_page_mentions_is_there():
