@@ -77,8 +77,8 @@ def compare(
     keep: tuple[Mask | None, Mask | None] = (None, None)
     if shared is not None:
         options, keep = replace(options, cluster="prompt"), (a.of_prompts(shared), b.of_prompts(shared))
-    samplers = [Sampler(columns, options.cluster, shared) for columns in (a, b)]
-    return difference_of(*samplers, options, keep, paired=shared is not None, notes=notes + more)
+    one, other = (Sampler(columns, options.cluster, shared) for columns in (a, b))
+    return difference_of(one, other, options, keep, paired=shared is not None, notes=notes + more)
 
 
 def told_apart(runs: dict[str, Columns], options: Options) -> tuple[str, ...]:

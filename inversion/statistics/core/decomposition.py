@@ -97,7 +97,7 @@ def _spearman_as_it_is(x: Variable, y: Variable) -> tuple[float, float]:
     means = [np.bincount(x.cluster, v, x.n_clusters) / np.sqrt(sizes) for v in (a, b)]  # weighted by length, (R,)
     total, between = products(a, b), products(*means)
     scale = np.maximum(total[1], total[2])
-    return float(ratio(*(total - between), scale)), float(ratio(*between, scale))
+    return _ratio(total - between, scale), _ratio(between, scale)
 
 
 def _rank_sums(margin: Margin, weights: Floats) -> tuple[Floats, Floats]:
@@ -135,7 +135,16 @@ def _kendall_as_it_is(x: Variable, y: Variable) -> tuple[float, float]:
     responses = zip(*(np.split(v.values[order], stops) for v in (x, y)), strict=True)
     within = sum((_pair_sums(a, b) for a, b in responses), np.zeros(3))
     between = _pair_sums(x.values, y.values) - within
-    return tuple(float(ratio(*s, np.sqrt(s[1].clip(1) * s[2].clip(1)))) for s in (within, between))  # type: ignore[return-value]
+    return _ratio(within, _pairs(within)), _ratio(between, _pairs(between))
+
+
+def _pairs(sums: Floats) -> Floats:
+    return np.sqrt(sums[1].clip(1) * sums[2].clip(1))
+
+
+def _ratio(sums: Floats, scale: Floats) -> float:
+    """Return the correlation of the sums of xy, xx and yy, (3,)."""
+    return float(ratio(sums[0], sums[1], sums[2], scale))
 
 
 def _pair_sums(x: Floats, y: Floats) -> Floats:
