@@ -1,6 +1,7 @@
 """A Hugging Face model as a TransformerLens bridge: weights shared, tokenizer untouched."""
 
 import copy
+import inspect
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -155,7 +156,7 @@ def is_hooked(bridge: TransformerBridge) -> bool:
 def hooks_by_package(model: torch.nn.Module) -> Counter[str]:
     """Count hooks by the package of their function, but for TransformerLens's own, which come with the first pass."""
     packages = Counter(
-        "" if isinstance(module, HookPoint) else hook.__module__.partition(".")[0]
+        _package(hook, isinstance(module, HookPoint))
         for module in model.modules()
         for hooks in (
             module._forward_hooks,
@@ -167,6 +168,13 @@ def hooks_by_package(model: torch.nn.Module) -> Counter[str]:
     )
     del packages["transformer_lens"]
     return packages
+
+
+def _package(hook: Any, wrapped: bool) -> str:
+    """Return the package that a hook's function comes from, which a hook point wraps in one of TransformerLens's."""
+    if wrapped:
+        hook = inspect.getclosurevars(hook).nonlocals.get("hook")
+    return (getattr(hook, "__module__", None) or "").partition(".")[0]
 
 
 def _identities(model: torch.nn.Module) -> frozenset[int]:
