@@ -62,7 +62,7 @@ def select_layers(model: TransformerBridge, layers: int | Sequence[int] | None) 
                 stacklevel=3,
             )
         return possible
-    asked = [whole("a layer", layer) for layer in ([layers] if isinstance(layers, Integral) else layers)]
+    asked = [whole("a layer", layer) for layer in ([layers] if isinstance(layers, int | Integral) else layers)]
     chosen = {layer: layer + count if layer < 0 else layer for layer in asked}
     impossible = [layer for layer, number in chosen.items() if number not in possible]
     if impossible or not chosen:

@@ -157,7 +157,7 @@ def _wanted(targets: int | Sequence[int] | None, count: int) -> np.ndarray:
     """Return the response indices whose uncertainty is needed, ascending: all of them where targets are drawn."""
     if targets is None:
         return np.arange(count)
-    if isinstance(targets, Integral):
+    if isinstance(targets, int | Integral):
         whole("targets", targets, 1)
         return np.arange(count)
     asked = [whole("a target", target) for target in targets]

@@ -10,6 +10,7 @@ from transformers import OPTConfig, OPTForCausalLM
 import inversion
 from inversion import InputError
 from inversion.critique import steered
+from inversion.models.bridge import is_hooked
 from inversion.probes.gradients import plans
 
 TOKENS = token_ids(20)
@@ -83,8 +84,8 @@ def test_a_torch_hook_counts_once_and_where_it_is(case, warm):
         else:
             module.register_forward_pre_hook(as_input(function))
     capture = inversion.probe(bridge, PROMPT, RESPONSE)
-    assert capture.attrs["attention"] == "eager"
     check(model, capture)
+    assert capture.attrs["attention"] == "eager"
 
 
 def in_place(x, hook):
@@ -138,6 +139,18 @@ def test_a_gradient_that_a_hook_changes_on_its_way_back_counts():
     for block in (bridge.blocks[1], model.model.layers[1]):
         block.register_full_backward_hook(lambda module, to_input, to_output: (0.5 * to_input[0], *to_input[1:]))
     check(model, inversion.probe(bridge, PROMPT, RESPONSE))
+
+
+@pytest.mark.parametrize("family", ["opt", "gpt_neox", "gpt2"])
+def test_what_libraries_hook_into_a_model_is_no_intervention(family):
+    bridge = inversion.load_model(tiny_model(family))
+    for _ in range(2):
+        assert not is_hooked(bridge)
+        inversion.probe(bridge, PROMPT, RESPONSE)
+    bridge.add_hook("blocks.1.hook_out", in_place)
+    assert is_hooked(bridge)
+    bridge.reset_hooks()
+    assert not is_hooked(bridge)
 
 
 def test_steering_counts():
