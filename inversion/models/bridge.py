@@ -71,8 +71,7 @@ def as_bridge(model: PreTrainedModel, name: str, tokenizer: Any, *, trained: boo
     _require_same_logits(plain, bridge, architecture)
     _use_fast_attention(plain)
     hooks = hooks_by_package(bridge.original_model)
-    # Nobody but TransformerLens itself can have hooked into its points yet, as it does in opt.
-    came_with = Counter({package: n for package, n in hooks.items() if package in LIBRARIES | {""}})
+    came_with = Counter({package: n for package, n in hooks.items() if package in LIBRARIES})
     bridge._plain = _Plain(plain, came_with, _identities(plain) & _identities(bridge.original_model))  # pyright: ignore
     return bridge.eval()
 
@@ -154,10 +153,7 @@ def is_hooked(bridge: TransformerBridge) -> bool:
 
 
 def hooks_by_package(model: torch.nn.Module) -> Counter[str]:
-    """Count hooks by the package of their function, those on TransformerLens's points by ``""``.
-
-    Left out are TransformerLens's own elsewhere, which come with the first pass.
-    """
+    """Count hooks by the package of their function, but for TransformerLens's own, which come with the first pass."""
     packages = Counter(
         _package(hook, isinstance(module, HookPoint))
         for module in model.modules()
