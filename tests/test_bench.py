@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 
@@ -63,6 +65,8 @@ def test_an_unknown_shape_is_one_sentence(capsys):
 
 def test_the_report_for_gpus_measures_what_it_says(monkeypatch):
     monkeypatch.setattr(bench, "NORM_WIDTHS", (40, 60))
+    # A processor without instructions for bfloat16 takes minutes over a large product.
+    monkeypatch.setattr(bench, "rate", partial(bench.rate, size=128))
     tiny = Shape("tiny", 2, 16, 2, 1, 24, 12)
     monkeypatch.setattr(bench, "GPU_SHAPES", ((tiny, None), (tiny, 4)))
     lines = bench.gpu_report("cpu").splitlines()
