@@ -104,7 +104,7 @@ class CompareSpec:
     solve_rate: list[float] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("samples", "pass_k", "solve_rate"):
+        for name in ("samples", "pass_k"):
             object.__setattr__(self, name, read_value(CompareSpec, name, getattr(self, name)))
         if not isinstance(self.methods, dict) or not self.methods:
             raise InputError("methods is empty; give method names and their numbers of seeds, such as {grpo: 3}.")
