@@ -113,13 +113,15 @@ def at_rest(model: nn.Module) -> Iterator[None]:
 def undisturbed(model: TransformerBridge) -> Iterator[None]:
     """Let a model compute inside in its own precision, at rest and with gradients, whatever its caller is in.
 
-    Tensors that gradients are taken through, token ids too, must be made inside.
+    Tensors that gradients are taken through, token ids too, must not come from inference mode.
     """
     device = next(model.original_model.parameters()).device.type
-    # Some modules of the original, such as a dropout behind its embedding, are no part of the bridge.
-    rest = (at_rest(model.original_model), at_rest(model))
-    with torch.inference_mode(False), torch.autocast(device, enabled=False), rest[0], rest[1]:
-        yield
+    training, model.training = model.training, False  # The bridge is no part of the model inside it.
+    try:
+        with torch.inference_mode(False), torch.autocast(device, enabled=False), at_rest(model.original_model):
+            yield
+    finally:
+        model.training = training
 
 
 def projections_of(model: TransformerBridge, layer: int) -> dict[str, nn.Module]:

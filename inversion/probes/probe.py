@@ -16,7 +16,7 @@ from inversion._version import __version__
 from inversion.errors import InputError, whole
 from inversion.models import describe_model, load_model, processor_of
 from inversion.models.tokenization import Text, encode, token_texts
-from inversion.probes.capture import PROJECTIONS, Site, select_layers, select_projections, undisturbed
+from inversion.probes.capture import PROJECTIONS, Site, select_layers, select_projections
 from inversion.probes.collect import NormCollector
 from inversion.probes.entropy import layer_entropy_bits, sampled_entropy_bits, token_uncertainty
 from inversion.probes.gradients import QUANTITIES, Pass, Quantity, Targets, plan_for, run_pass
@@ -89,7 +89,8 @@ def probe(
     prompt_ids, response_ids = encode(model, prompt, response)
     index = _wanted(targets, len(response_ids))
     sites = [Site(layer, name) for layer in chosen_layers for name in chosen_projections]
-    with undisturbed(model), fitting(len(prompt_ids) + len(response_ids)):
+    # Gradients are taken through tokens and positions, too.
+    with torch.inference_mode(False), fitting(len(prompt_ids) + len(response_ids)):
         tokens = torch.tensor([prompt_ids + response_ids], device=next(model.original_model.parameters()).device)
         plan = plan_for(model)
         pace = Pace(model, block, chunk, pattern=not plan.piecewise)

@@ -101,7 +101,7 @@ def plan_for(model: TransformerBridge) -> Plan:
     if is_hooked(model):
         return PLAINEST
     if model not in _PLANS:
-        with undisturbed(model):
+        with torch.inference_mode(False):
             tokens = sample_tokens(model.original_model, 8)
             expected = _sample_deltas(model, tokens, PLAINEST)
             if not all(delta.isfinite().all() for delta in expected.values()):
