@@ -1,11 +1,11 @@
-"""A process that scores answers to reasoning-gym's problems by reasoning-gym's own rules; see ``_math_worker``."""
+"""A process that scores answers by the rules of reasoning-gym's tasks; see :mod:`inversion.limited`."""
 
 import pickle
 from base64 import b64decode
 from functools import lru_cache
 from typing import Any
 
-from inversion._math_worker import serve
+from inversion.limited import serve
 
 
 def main() -> None:

@@ -1,18 +1,23 @@
-"""Processes that score what models write, and are ended where that takes too long.
+"""Processes that score what models write, and are ended where that takes too long: both ends of the conversation.
 
 What a model writes is hostile input here: a tower of powers keeps one integer operation busy for ever. Time-outs by
-signals work in the main thread only and cannot interrupt such an operation.
+signals work in the main thread only and cannot interrupt such an operation. A question is one line of JSON, and so is
+its reply.
 """
 
 import atexit
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+MEMORY = 4 << 30
+"""Bytes of address space beyond which the work on one question ends."""
 START_SECONDS = 120.0
 """Time that a process may take to start."""
 
@@ -21,7 +26,7 @@ class LimitedProcess:
     """A process that answers questions; one for all threads, started when first asked and again after a time-out.
 
     Args:
-        script: File in this package that answers, see :func:`inversion._math_worker.serve`.
+        script: File in this package that answers, by :func:`serve`.
     """
 
     def __init__(self, script: str) -> None:
@@ -91,3 +96,34 @@ class LimitedProcess:
         if process is not None and self._owner == os.getpid():
             process.kill()
             process.wait()
+
+
+def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Answer one JSON line after another, each in the time that it gives as ``seconds``.
+
+    Args:
+        answer: Returns the reply to a question; one that fails has the reply ``{"reason": "failed", "error": ...}``.
+    """
+    answers, sys.stdout = sys.stdout, sys.stderr
+    _limit_memory()
+    print(json.dumps({"ready": True}), file=answers, flush=True)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if hasattr(signal, "alarm"):
+            # Left to its default action, the alarm ends the process whatever it is doing, also without its parent.
+            signal.alarm(int(asked["seconds"]) + 2)
+        try:
+            reply = answer(asked)
+        except Exception as error:  # Libraries expect less than models write.
+            reply = {"reason": "failed", "error": type(error).__name__}
+        if hasattr(signal, "alarm"):
+            signal.alarm(0)
+        print(json.dumps(reply), file=answers, flush=True)
+
+
+def _limit_memory() -> None:
+    try:
+        import resource
+    except ImportError:  # not a POSIX system
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))

@@ -17,7 +17,7 @@ from inversion.responses import Frame, Generation, Problem, Written, end_tokens
 from inversion.responses.chat import question_of
 from inversion.responses.server import Request, Server, ask
 from inversion.responses.thinking import THINK_TAGS, check_tags, opens_thinking, token_parts
-from inversion.scoring import KeptScore, kept_score, score_of
+from inversion.scoring import KeptScore, kept_score
 
 logger = logging.getLogger(__name__)
 
@@ -279,7 +279,7 @@ def response_row(
     text = _text(model, response) if problem.response is None else problem.response
     finished = response.finished if problem.finished is None else problem.finished
     scored = _before_stop(model, text, response, stop)
-    score = score_of(problem.scorer, scored, finished, tags, opens_thinking(problem.prompt, tags))
+    score = problem.score(scored, finished, tags)
     return {
         "response": number,
         "prompt_id": hashlib.sha256(question_of(problem).encode()).hexdigest()[:12],

@@ -1,7 +1,7 @@
 """``inversion train``: a fine-tune from a specification, measured before and after on held-out problems."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from math import isnan
 from pathlib import Path
@@ -31,9 +31,8 @@ from inversion.progress import bar
 from inversion.responses import Generation, Problem, read_problems, require_texts
 from inversion.responses.benchmarks import find_benchmark
 from inversion.responses.sources import is_source
-from inversion.responses.thinking import opens_thinking
 from inversion.runs import load_responses, load_run, mean_entropy
-from inversion.scoring import Scorer, Unscorable, accuracy, score_of, scorer_for
+from inversion.scoring import Scorer, Unscorable, accuracy, scorer_for
 from inversion.shipped import PROBLEMS
 from inversion.statistics import correlate
 from inversion.statistics.results import with_interval
@@ -179,7 +178,7 @@ def training_problems(spec: TrainSpec) -> tuple[list[Problem], list[Problem]]:
     return _scored(spec, problems), _scored(spec, held_out)
 
 
-def apart(problems: list[Problem], held_out: list[Problem]) -> list[Problem]:
+def apart(problems: Iterable[Problem], held_out: Iterable[Problem]) -> list[Problem]:
     """Return the problems that are not held out, by their prompts."""
     prompts = {problem.prompt for problem in held_out}
     return [problem for problem in problems if problem.prompt not in prompts]
@@ -286,11 +285,7 @@ def _scored(spec: TrainSpec, problems: list[Problem]) -> list[Problem]:
 def _reward(problems: list[Problem]) -> Callable:
     def correct(completions: list[str], problem: list[int], **_: Any) -> list[float | None]:
         # Whether a response was cut makes no difference: without an answer it is wrong here in any case.
-        asked = [problems[i] for i in problem]
-        scores = [
-            score_of(one.scorer, text, opened=opens_thinking(one.prompt))
-            for one, text in zip(asked, completions, strict=True)
-        ]
+        scores = [problems[i].score(text) for i, text in zip(problem, completions, strict=True)]
         # TRL leaves a reward of None out; what cannot be scored teaches nothing.
         return [None if isnan(score) else float(score) for score in scores]
 

@@ -11,8 +11,6 @@ from inversion.corrpo.gaming import filler_share, repeated_share
 from inversion.models import decode, prompt_ids
 from inversion.probes.entropy import token_uncertainty
 from inversion.responses import Generation, Problem, write_responses
-from inversion.responses.thinking import opens_thinking
-from inversion.scoring import score_of
 
 BATCH = 512
 """Responses generated together; on a small model a larger batch costs little more than a smaller one."""
@@ -56,14 +54,8 @@ def draw_samples(model: Any, problems: Sequence[Problem], n: int, generation: Ge
     written = write_responses(model, prompts, generation, seed, batch_size=BATCH)
     ids = [response.ids for response in written]
     texts = [decode(model.tokenizer, w.ids[:-1] if w.ended == "end" else w.ids) for w in written]
-    asked = [problem for problem in problems for _ in range(n)]
-    scores = np.array(
-        [
-            score_of(problem.scorer, text, response.finished, opened=opens_thinking(problem.prompt))
-            for problem, text, response in zip(asked, texts, written, strict=True)
-        ],
-        float,
-    )
+    answers = enumerate(zip(texts, written, strict=True))
+    scores = np.array([problems[i // n].score(text, response.finished) for i, (text, response) in answers], float)
     return Samples(
         right=np.where(np.isnan(scores), np.nan, scores >= 1).reshape(-1, n),
         tokens=np.array([len(i) for i in ids]).reshape(-1, n),

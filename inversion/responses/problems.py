@@ -8,7 +8,8 @@ from inversion.errors import InputError
 from inversion.responses.benchmarks import Benchmark, benchmark, find_benchmark
 from inversion.responses.columns import choose_columns, ids_of, joined_text, messages_of, text_of
 from inversion.responses.sources import SCORER, is_run, is_source, read_rows
-from inversion.scoring import scorer_for
+from inversion.responses.thinking import opens_thinking
+from inversion.scoring import THINK_TAGS, Score, score_of, scorer_for
 from inversion.shipped import PROBLEMS
 
 DEMO = "demo"
@@ -51,6 +52,10 @@ class Problem:
     def written(self) -> bool:
         """Whether there is a response to measure."""
         return self.response is not None or self.response_token_ids is not None
+
+    def score(self, text: str, finished: bool = True, tags: tuple[str, str] = THINK_TAGS) -> Score:
+        """Score a text as a response to this problem; see :func:`inversion.scoring.score_of`."""
+        return score_of(self.scorer, text, finished, tags, opens_thinking(self.prompt, tags))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from inversion.errors import InputError
 from inversion.experiments.comparison import RECORD, CompareSpec, compare_methods
+from inversion.experiments.finetuning import apart
 from inversion.experiments.pretrained.spec import StudySpec
 from inversion.experiments.pretrained.texts import frame_of
 from inversion.experiments.rows import Row
@@ -162,7 +163,7 @@ def split(spec: StudySpec, tokenizer: Any, tasks: list[str]) -> tuple[list[Probl
                 kept.setdefault(problem.prompt, problem)
     for task in tasks:
         tried = framed(spec, tokenizer, task, 2 * train, spec.seed + 1_000_000)
-        learnt.append([problem for problem in tried if problem.prompt not in kept][:train])
+        learnt.append(apart(tried, kept.values())[:train])
     if len(kept) < len(tasks) * held_out or any(len(problems) < train for problems in learnt):
         raise InputError(
             f"{', '.join(tasks)} have too few different problems to hold out {held_out} each and to train on "

@@ -56,7 +56,7 @@ def rank_correlation(x: Variable, y: Variable) -> float:
     """Spearman's correlation of the tokens as they are, exact for any number of them. Range -1..1."""
     n, sums = x.values.size, np.zeros(3)
     for rows in in_blocks(n):
-        sums += products(_centred(x.doubled_ranks[rows], n), _centred(y.doubled_ranks[rows], n))
+        sums += products(centred(x.doubled_ranks[rows], n), centred(y.doubled_ranks[rows], n))
     return _product_moment(sums, n)
 
 
@@ -65,12 +65,12 @@ def correlation(x: Floats, y: Floats, method: str) -> float:
     if method == "kendall":
         return tau(x, y)
     if method == "spearman":
-        x, y = (_centred(doubled_ranks(v)[0], v.size) for v in (x, y))
+        x, y = (centred(doubled_ranks(v)[0], v.size) for v in (x, y))
     return _product_moment(products(standardise(x), standardise(y)), x.size)
 
 
-def _centred(ranks: Ints, n: int) -> Floats:
-    """Doubled ranks among n around 0, whole numbers as floats."""
+def centred(ranks: Ints, n: int) -> Floats:
+    """Doubled ranks among n around 0, whole numbers as floats. ranks: (n,)."""
     return ranks.astype(np.float64) - (n + 1.0)
 
 
@@ -180,9 +180,14 @@ def tau(x: Floats, y: Floats) -> float:
 def _tau_from(concordance: Floats, untied_x: Floats, untied_y: Floats) -> AtOnce:
     def at(weights: Floats) -> Floats:
         score, in_x, in_y = (((weights @ t) * weights).sum(axis=1) for t in (concordance, untied_x, untied_y))
-        return ratio(score, in_x, in_y, np.sqrt(in_x.clip(1) * in_y.clip(1)))
+        return tau_of(score, in_x, in_y)
 
     return at
+
+
+def tau_of(score: Floats, untied_x: Floats, untied_y: Floats) -> Floats:
+    """Kendall's tau-b from sums over pairs: sign product, untied in x, untied in y."""
+    return ratio(score, untied_x, untied_y, np.sqrt(untied_x.clip(1) * untied_y.clip(1)))
 
 
 def pair_tables(x: Variable, y: Variable) -> tuple[Floats, Floats, Floats]:

@@ -4,11 +4,12 @@ n tokens lie in R responses, each in one of K clusters (the responses themselves
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 
 from inversion.statistics.core import coefficients
-from inversion.statistics.core.coefficients import moments, products, ratio, standardise, tau
+from inversion.statistics.core.coefficients import centred, moments, products, ratio, standardise, tau, tau_of
 from inversion.statistics.core.ranks import Floats, Ints, Margin, Variable
 from inversion.statistics.core.statistic import AtOnce, Statistic
 
@@ -24,7 +25,7 @@ def part_statistics(x: Variable, y: Variable, cluster_of: Ints, n_clusters: int,
     tokens, how they change with the weights comes from grouped values.
 
     Args:
-        x: A variable whose clusters are the R responses.
+        x: A variable whose clusters are the R responses, whose tokens stand together and in order.
         y: Another one of the same tokens.
         cluster_of: Number 0..K-1 of the cluster that each response belongs to, (R,).
         n_clusters: K.
@@ -93,11 +94,12 @@ def _rank_moments(x: Variable, y: Variable) -> Moments:
 def _spearman_as_it_is(x: Variable, y: Variable) -> tuple[float, float]:
     """The part inside responses and that between them of the tokens as they are, exact for any number of them."""
     n, sizes = x.values.size, np.bincount(x.cluster, minlength=x.n_clusters)
-    a, b = (v.doubled_ranks - (n + 1.0) for v in (x, y))  # (n,)
+    a, b = (centred(v.doubled_ranks, n) for v in (x, y))  # (n,)
     means = [np.bincount(x.cluster, v, x.n_clusters) / np.sqrt(sizes) for v in (a, b)]  # weighted by length, (R,)
     total, between = products(a, b), products(*means)
     scale = np.maximum(total[1], total[2])
-    return _ratio(total - between, scale), _ratio(between, scale)
+    within, outside = (float(ratio(s[0], s[1], s[2], scale)) for s in (total - between, between))
+    return within, outside
 
 
 def _rank_sums(margin: Margin, weights: Floats) -> tuple[Floats, Floats]:
@@ -116,35 +118,30 @@ def _kendall_parts(x: Variable, y: Variable) -> tuple[AtOnce, AtOnce]:
 
     def within(weights: Floats) -> Floats:
         score, in_x, in_y = (np.einsum("br,r->b", weights, d) for d in own)
-        return ratio(score, in_x, in_y, np.sqrt(in_x.clip(1) * in_y.clip(1)))
+        return tau_of(score, in_x, in_y)
 
     def between(weights: Floats) -> Floats:
         score, in_x, in_y = (
             ((weights @ t) * weights).sum(axis=1) - np.einsum("br,r->b", weights**2, d)
             for t, d in zip(tables, own, strict=True)
         )
-        return ratio(score, in_x, in_y, np.sqrt(in_x.clip(1) * in_y.clip(1)))
+        return tau_of(score, in_x, in_y)
 
     return within, between
 
 
 def _kendall_as_it_is(x: Variable, y: Variable) -> tuple[float, float]:
     """The part inside responses and that between them of the tokens as they are, exact for any number of them."""
-    order = np.argsort(x.cluster, kind="stable")
-    stops = np.cumsum(np.bincount(x.cluster, minlength=x.n_clusters))[:-1]
-    responses = zip(*(np.split(v.values[order], stops) for v in (x, y)), strict=True)
-    within = sum((_pair_sums(a, b) for a, b in responses), np.zeros(3))
+    within = sum((_pair_sums(x.values[rows], y.values[rows]) for rows in _responses(x)), np.zeros(3))
     between = _pair_sums(x.values, y.values) - within
-    return _ratio(within, _pairs(within)), _ratio(between, _pairs(between))
+    inside, outside = (float(tau_of(s[0], s[1], s[2])) for s in (within, between))
+    return inside, outside
 
 
-def _pairs(sums: Floats) -> Floats:
-    return np.sqrt(sums[1].clip(1) * sums[2].clip(1))
-
-
-def _ratio(sums: Floats, scale: Floats) -> float:
-    """Return the correlation of the sums of xy, xx and yy, (3,)."""
-    return float(ratio(sums[0], sums[1], sums[2], scale))
+def _responses(x: Variable) -> list[slice]:
+    """Where each response's tokens stand, which are together and in order."""
+    stops = np.cumsum(np.bincount(x.cluster, minlength=x.n_clusters)).tolist()
+    return [slice(start, stop) for start, stop in pairwise([0, *stops])]
 
 
 def _pair_sums(x: Floats, y: Floats) -> Floats:
@@ -161,10 +158,9 @@ def response_correlations(x: Variable, y: Variable, method: str, min_tokens: int
     """
     sizes = np.bincount(x.cluster, minlength=x.n_clusters)
     values = np.full(x.n_clusters, np.nan)
-    stops = np.cumsum(sizes)
-    for r in np.flatnonzero(sizes >= max(min_tokens, coefficients.MIN_POINTS)):
-        rows = slice(stops[r] - sizes[r], stops[r])
-        values[r] = coefficients.correlation(x.values[rows], y.values[rows], method)
+    for r, rows in enumerate(_responses(x)):
+        if sizes[r] >= max(min_tokens, coefficients.MIN_POINTS):
+            values[r] = coefficients.correlation(x.values[rows], y.values[rows], method)
     return values, sizes.astype(np.intp)
 
 
