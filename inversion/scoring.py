@@ -104,15 +104,59 @@ class Scorer(AnswerScorer):
     def score(self, text: str, finished: bool) -> Score:
         """Score a text; see :class:`AnswerScorer`."""
         given = self.find(text)
-        return self._without(finished) if given is None else Score(self.judge(given))
-
-    def _without(self, finished: bool) -> Score:
-        if not finished:
-            return Score(0.0, "cut before it gave an answer")
-        return Score(0.0 if self.form_required else NAN, self.lacking)
+        return _without_answer(self, finished) if given is None else Score(self.judge(given))
 
 
-def scorer_for(kind: str, answer: Any, *, form_required: bool = False) -> Scorer | None:
+@dataclass(frozen=True)
+class MathScorer(AnswerScorer):
+    """Compares as mathematics; whether a response has any is known only once it has been compared.
+
+    answer: The known answer.
+    lacking, form_required: As for :class:`Scorer`.
+    """
+
+    answer: str
+    lacking: str = "it has no formula or number"
+    form_required: bool = False
+
+    def score(self, text: str, finished: bool) -> Score:
+        """Score a text; see :class:`AnswerScorer`."""
+        reply = mathematics.compare(self.answer, text, SECONDS)
+        if "score" in reply:
+            return Score(reply["score"])
+        if reply["reason"] == "response":
+            return _without_answer(self, finished)
+        reasons = {
+            "answer": f"the known answer {_short(self.answer)} is not mathematics",
+            "failed": f"comparing it as mathematics failed ({reply.get('error')})",
+            "time": f"comparing it as mathematics took more than {SECONDS:g} s",
+        }
+        return Score(NAN, reasons[reply["reason"]])
+
+
+@dataclass(frozen=True)
+class Unscorable(AnswerScorer):
+    """Scores nothing, for a reason that lies in the known answer: no response is wrong because of that."""
+
+    reason: str
+
+    def score(self, text: str, finished: bool) -> Score:
+        """Return NaN with the reason."""
+        return Score(NAN, self.reason)
+
+
+@dataclass(frozen=True)
+class KeptScore(AnswerScorer):
+    """Gives one response the score that it has already; what gave it is not known."""
+
+    kept: Score
+
+    def score(self, text: str, finished: bool) -> Score:
+        """Return it."""
+        return self.kept
+
+
+def scorer_for(kind: str, answer: Any, *, form_required: bool = False) -> AnswerScorer | None:
     """Return the scorer of one problem.
 
     Args:
@@ -134,7 +178,13 @@ def scorer_for(kind: str, answer: Any, *, form_required: bool = False) -> Scorer
         raise InputError(f"there is no scorer {kind!r}; choose among {', '.join(KINDS)}.")
     if kind == "none" or answer is None:
         return None
-    return replace(_MAKERS[kind](str(answer)), form_required=form_required)
+    made = _MAKERS[kind](str(answer))
+    return made if isinstance(made, Unscorable) else replace(made, form_required=form_required)
+
+
+def kept_score(score: float, reason: str) -> KeptScore:
+    """Return a scorer of one response, which has a score, and a reason where that is NaN."""
+    return KeptScore(Score(score, reason or ("it had no score" if score != score else "")))
 
 
 def tagged_answer(response: str) -> str | None:
@@ -208,6 +258,12 @@ def accuracy(scores: Iterable[float]) -> Accuracy:
     return Accuracy(sum(value >= 1 for value in scored), len(scored), len(values) - len(scored))
 
 
+def _without_answer(scorer: Scorer | MathScorer, finished: bool) -> Score:
+    if not finished:
+        return Score(0.0, "cut before it gave an answer")
+    return Score(0.0 if scorer.form_required else NAN, scorer.lacking)
+
+
 def _tags(answer: str) -> Scorer:
     """Never more generous than reasoning-gym at full marks, and free of its partial credit.
 
@@ -225,10 +281,10 @@ def _exact(answer: str) -> Scorer:
     return Scorer(_all, lambda given: float(given.split() == answer.split()), "")
 
 
-def _number(answer: str) -> Scorer:
+def _number(answer: str) -> Scorer | Unscorable:
     known = _decimal(answer)
     if known is None:
-        return _unscorable(f"the known answer {_short(answer)} is not a number")
+        return Unscorable(f"the known answer {_short(answer)} is not a number")
     return Scorer(_stated_number, lambda given: float(_decimal(given) == known), "it has no number")
 
 
@@ -284,10 +340,10 @@ def _decimal(text: str) -> Decimal | None:
     return value if value.is_finite() else None
 
 
-def _choice(answer: str) -> Scorer:
+def _choice(answer: str) -> Scorer | Unscorable:
     match = _ONLY_CHOICE.fullmatch(answer)
     if match is None:
-        return _unscorable(f"the known answer {_short(answer)} is not a letter")
+        return Unscorable(f"the known answer {_short(answer)} is not a letter")
     known = match[1].upper()
     return Scorer(_chosen_letter, lambda given: float(given == known), "it chooses no letter")
 
@@ -309,70 +365,19 @@ def _chosen_letter(text: str) -> str | None:
     return bracketed[-1] if bracketed else None
 
 
-def _math(answer: str) -> Scorer:
+def _math(answer: str) -> MathScorer | Unscorable:
     mathematics.require()
     # math-verify reads "Paris" as a product of five variables, and "sin(x)" as one of four.
     if _WORD.search(answer) and "\\" not in answer:
-        return _unscorable(f"the known answer {_short(answer)} is a word, not mathematics in LaTeX")
-
-    return MathScorer(_all, lambda given: NAN, "it has no formula or number", answer=answer)
-
-
-@dataclass(frozen=True)
-class MathScorer(Scorer):
-    """Compares as mathematics; whether a response has any is known only once it has been compared."""
-
-    answer: str = ""
-
-    def score(self, text: str, finished: bool) -> Score:
-        """Score a text; see :class:`AnswerScorer`."""
-        reply = mathematics.compare(self.answer, text, SECONDS)
-        if "score" in reply:
-            return Score(reply["score"])
-        if reply["reason"] == "response":
-            return self._without(finished)
-        reasons = {
-            "answer": f"the known answer {_short(self.answer)} is not mathematics",
-            "failed": f"comparing it as mathematics failed ({reply.get('error')})",
-            "time": f"comparing it as mathematics took more than {SECONDS:g} s",
-        }
-        return Score(NAN, reasons[reply["reason"]])
-
-
-@dataclass(frozen=True)
-class Unscorable(Scorer):
-    """Scores nothing, for a reason that lies in the known answer: no response is wrong because of that."""
-
-    def score(self, text: str, finished: bool) -> Score:
-        """Return NaN with the reason."""
-        return Score(NAN, self.lacking)
-
-
-@dataclass(frozen=True)
-class KeptScore(Scorer):
-    """Gives a response the score that it has already, ``lacking`` being its reason; whatever scored it is not known."""
-
-    kept: float = NAN
-
-    def score(self, text: str, finished: bool) -> Score:
-        """Return it."""
-        return Score(self.kept, self.lacking)
-
-
-def kept_score(score: float, reason: str) -> KeptScore:
-    """Return a scorer of one response, which has a score, and a reason where that is NaN."""
-    return KeptScore(_all, lambda given: NAN, reason or ("it had no score" if score != score else ""), kept=score)
-
-
-def _unscorable(reason: str) -> Scorer:
-    return Unscorable(_all, lambda given: NAN, reason)
+        return Unscorable(f"the known answer {_short(answer)} is a word, not mathematics in LaTeX")
+    return MathScorer(answer)
 
 
 def _short(answer: str) -> str:
     return repr(answer if len(answer) <= 40 else answer[:39] + "…")
 
 
-_MAKERS: dict[str, Callable[[str], Scorer]] = {
+_MAKERS: dict[str, Callable[[str], Scorer | MathScorer | Unscorable]] = {
     "math": _math,
     "number": _number,
     "tags": _tags,

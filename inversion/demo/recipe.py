@@ -37,7 +37,7 @@ from inversion.demo.tasks import (
 from inversion.demo.tokenizer import EOS_ID, PAD_ID, build_tokenizer
 from inversion.models import processor_of
 from inversion.progress import bar
-from inversion.scoring import Scorer, scorer_for
+from inversion.scoring import AnswerScorer, scorer_for
 
 _PARTS = 3
 IGNORED = -100
@@ -259,7 +259,7 @@ def evaluate(
         group = ordered[i : i + batch_size]
         texts = respond(model, tokenizer, [problem.prompt for problem in group], temperature, seed + i)
         for problem, text in zip(group, texts, strict=True):
-            scorer = cast(Scorer, scorer_for("tags", problem.answer, form_required=True))
+            scorer = cast(AnswerScorer, scorer_for("tags", problem.answer, form_required=True))
             row = (scorer(text), len(tokenizer.encode(text)) + 1)
             results.setdefault(problem.task, []).append(row)
     return {

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 
 from inversion.errors import InputError
-from inversion.experiments.finetuning import training_problems
+from inversion.experiments.finetuning import has_own_rules, training_problems
 from inversion.experiments.sampling import draw_samples
 from inversion.experiments.spec import TrainSpec
 from inversion.files import put_lines
 from inversion.models import load_model
 from inversion.responses import Generation, Problem
-from inversion.scoring import Scorer
 
 SAMPLES = 8
 """Samples of each problem, from which its share of right ones is estimated."""
@@ -57,7 +56,7 @@ def within_reach(spec: TrainSpec, solve_rate: Sequence[float], folder: Path) -> 
     if not all((folder / name).is_file() for name in FILES.values()):
         model = load_model(spec.model, spec.device)
         for name, problems in zip(FILES.values(), training_problems(spec), strict=True):
-            if not all(isinstance(problem.scorer, Scorer) for problem in problems):
+            if any(has_own_rules(problem) for problem in problems):
                 raise InputError(f"{spec.problems} is scored by rules of its own; leave solve_rate out.")
             rows = _reachable(model, spec, problems, solve_rate)
             if not rows:

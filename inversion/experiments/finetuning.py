@@ -31,8 +31,9 @@ from inversion.progress import bar
 from inversion.responses import Generation, Problem, read_problems, require_texts
 from inversion.responses.benchmarks import find_benchmark
 from inversion.responses.sources import is_source
+from inversion.responses.tasks import TaskScorer
 from inversion.runs import load_responses, load_run, mean_entropy
-from inversion.scoring import Scorer, Unscorable, accuracy, scorer_for
+from inversion.scoring import AnswerScorer, Unscorable, accuracy, scorer_for
 from inversion.shipped import PROBLEMS
 from inversion.statistics import correlate
 from inversion.statistics.results import with_interval
@@ -266,18 +267,23 @@ def _config(spec: TrainSpec, folder: Path) -> CorrPOConfig:
     return config
 
 
+def has_own_rules(problem: Problem) -> bool:
+    """Whether a problem is scored in a way that its answer alone does not decide, as those of a task are."""
+    return isinstance(problem.scorer, TaskScorer) or not isinstance(problem.scorer, AnswerScorer | None)
+
+
 def _scored(spec: TrainSpec, problems: list[Problem]) -> list[Problem]:
     """Give every problem the scorer that was asked for; a task's own scorer stays."""
     scored = []
     for number, problem in enumerate(problems, 1):
         # A task has its own scorer. A response that lacks the form is wrong here: training is to teach it.
-        if spec.scorer == "math" or problem.scorer is None or isinstance(problem.scorer, Scorer):
+        if spec.scorer == "math" or not has_own_rules(problem):
             scorer = scorer_for(spec.scorer, problem.answer, form_required=True)
             problem = dataclasses.replace(problem, scorer=scorer)
         if problem.scorer is None:
             raise InputError(f"problem {number} has no answer to score responses against; give every row an answer.")
         if isinstance(problem.scorer, Unscorable):
-            raise InputError(f"problem {number} cannot be scored: {problem.scorer.lacking}; correct or remove it.")
+            raise InputError(f"problem {number} cannot be scored: {problem.scorer.reason}; correct or remove it.")
         scored.append(dataclasses.replace(problem, response=None))
     return scored
 

@@ -11,18 +11,24 @@ from inversion.errors import InputError, first_line
 from inversion.models.checkpoint import ADAPTER, ADAPTER_WEIGHTS, INDEX, WEIGHTS, check_folder
 
 
-def base_of(folder: Path) -> str:
-    """Return the model an adapter was trained for: a folder, also one beside the adapter, or a hub id."""
+def base_of(folder: Path) -> tuple[str, str | None]:
+    """Return the model an adapter was trained for: a folder, also one beside the adapter, or a hub id with a revision.
+
+    The revision is None where the adapter names none, and for a folder, which has none.
+    """
     path = folder / ADAPTER
     if any((folder / name).is_file() for name in (WEIGHTS, INDEX)):
         raise InputError(f"{folder} holds a model and an adapter; put them into folders of their own.")
     try:
-        base = json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        base, revision = settings["base_model_name_or_path"], settings.get("revision")
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} does not name the adapter's base; add base_model_name_or_path.") from error
     if not isinstance(base, str) or not base or (folder / base).resolve() == folder.resolve():
         raise InputError(f"{path} does not name the adapter's base; fill in base_model_name_or_path.")
-    return str(folder / base) if (folder / base).is_dir() else base
+    if (folder / base).is_dir():
+        return str(folder / base), None
+    return base, None if Path(base).expanduser().is_dir() else revision
 
 
 def merge_adapter(base: PreTrainedModel, folder: Path) -> PreTrainedModel:

@@ -50,7 +50,7 @@ def load_model(
         device: ``"auto"`` takes a CUDA device where there is one, else the CPU.
         dtype: One of ``float32``, ``float64``, ``bfloat16``, ``float16``.
         tokenizer: Replaces the tokenizer found beside the weights; a loaded model has none of its own.
-        revision: Branch, tag or commit of a hub model; that of its base for an adapter.
+        revision: Branch, tag or commit of a hub model; of its base for an adapter, in place of the one it names itself.
         gguf_file: Name of a GGUF file in the folder or hub repository; it is dequantised, and a run says so.
         trust_remote_code: Run Python code that comes with the checkpoint. Off unless asked for.
         random_weights: Keep the architecture but draw new weights with ``seed``: the control model.
@@ -137,9 +137,9 @@ def load_checkpoint(
 
 def _load_adapted(folder: Path, device: torch.device, options: dict[str, Any]) -> tuple[PreTrainedModel, Any]:
     """Load the base of an adapter and merge the adapter onto it, unless the weights are to be random."""
-    base = base_of(folder)
+    base, revision = base_of(folder)
     try:
-        model, tokenizer = load_checkpoint(base, "cpu", **options)
+        model, tokenizer = load_checkpoint(base, "cpu", **{**options, "revision": options["revision"] or revision})
     except InputError as error:
         raise InputError(f"the base of the adapter {folder} cannot be loaded: {error}") from error
     if not options["random_weights"]:

@@ -71,7 +71,10 @@ def test_the_revision_of_an_adapter_is_that_of_its_base(adapter, monkeypatch):
         with pytest.raises(InputError, match="has no revision v1; leave the revision out"):
             inversion.load_model(place, revision="v1")
     path = folder / "adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": "some/base"}))
+    settings = {**json.loads(path.read_text()), "revision": "v0"}
+    path.write_text(json.dumps(settings))
+    inversion.load_model(folder)  # its base is a folder, and was a hub model when the adapter was trained
+    path.write_text(json.dumps({**settings, "base_model_name_or_path": "some/base"}))
     asked = []
 
     def refuses(place, options):
@@ -81,7 +84,9 @@ def test_the_revision_of_an_adapter_is_that_of_its_base(adapter, monkeypatch):
     monkeypatch.setattr("inversion.models.load.load_config", refuses)
     with pytest.raises(InputError, match="base of the adapter .* no network"):
         inversion.load_model(folder, revision="v1")
-    assert asked == [("some/base", "v1")]
+    with pytest.raises(InputError, match="base of the adapter .* no network"):
+        inversion.load_model(folder)
+    assert asked == [("some/base", "v1"), ("some/base", "v0")]
 
 
 def test_adapters_that_do_not_fit_or_are_pickled_are_refused(adapter, base, tmp_path):
