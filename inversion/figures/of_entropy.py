@@ -129,7 +129,9 @@ def entropy_curves_figure(sources: Sources) -> Iterator[Drawn]:
     table = sources.table("entropy")
     if table is None:
         return
-    found = {measure: table_bands(table, "method", measure) for measure in CURVES}
+    found = {measure: bands for measure in CURVES if (bands := table_bands(table, "method", measure))}
+    if not found:
+        return
     looks = looks_of(found.values())
     figure, axes = new_figure(PAGE_INCHES, 2.5, len(found), sharex=True)
     with style():

@@ -173,7 +173,8 @@ def training_layers_figure(sources: Sources) -> Iterator[Drawn]:
     layers = sources.table("rho-by-layer")
     if layers is None:
         return
-    found = {unit: before_after_bands(layers, unit) for unit in UNIT_NAMES if (layers["unit"] == unit).any()}
+    measured = [unit for unit in UNIT_NAMES if layers.loc[layers["unit"] == unit, "rho"].notna().any()]
+    found = {unit: before_after_bands(layers, unit) for unit in measured}
     if not found:
         return
     after = ([band for band in bands if band.label != "before"] for bands in found.values())
@@ -216,17 +217,20 @@ def supervised_figure(sources: Sources) -> Iterator[Drawn]:
     table = sources.table("supervised")
     if table is None:
         return
-    panels = {measure: table_bands(table, "condition", measure) for measure in MEASURES}
+    panels = {measure: bands for measure in MEASURES if (bands := table_bands(table, "condition", measure))}
+    if not panels:
+        return
     looks = looks_of(panels.values())
     figure, axes = new_figure(PAGE_INCHES, 2.6, len(panels))
     with style():
         for ax, (measure, bands) in zip(axes[0], panels.items(), strict=True):
             drawn = [looks[band.label] for band in bands]
             curves(bands, ax, log=True, seeds=False, looks=drawn, ylabel=MEASURES[measure])
-            if measure != "accuracy":
-                ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
-                ax.sharey(axes[0, 1])
-        axes[0, 1].autoscale(axis="y")  # to what both panels hold
+        signed_axes = [ax for ax, measure in zip(axes[0], panels, strict=True) if measure != "accuracy"]
+        for ax in signed_axes:
+            ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
+            ax.sharey(signed_axes[0])
+            ax.autoscale(axis="y")  # to what all of them hold
         legend_of_figure(figure, 4)
     every = [band for bands in panels.values() for band in bands]
     conditions = [name for name in dict.fromkeys(table["condition"]) if name != UNSTEERED]

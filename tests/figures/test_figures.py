@@ -436,6 +436,30 @@ def test_a_curve_looks_alike_in_every_panel_and_in_the_legend_where_one_lacks_an
     assert {text.get_text(): line.get_color() for line, text in handles} == others[-1]
 
 
+MEASURED = {
+    "supervised-curve": (supervised_table, ["accuracy", "rho_position", "rho_token_type"]),
+    "entropy-curves": (entropy_table, ["entropy_bits", "tokens", "accuracy"]),
+}
+
+
+@pytest.mark.parametrize(("name", "measure"), [(name, m) for name, (_, all_) in MEASURED.items() for m in all_])
+def test_what_was_never_measured_has_no_panel(name, measure):
+    make, measures = MEASURED[name]
+    table, key = make(), "supervised" if name == "supervised-curve" else "entropy"
+    (whole,) = FIGURES[name].draw(Sources({}, {key: table}))
+    (drawn,) = FIGURES[name].draw(Sources({}, {key: table.assign(**{measure: np.nan})}))
+    labels = [[ax.get_ylabel() for ax in found.figure.axes] for found in (whole, drawn)]
+    assert labels[1] == [label for label, m in zip(labels[0], measures, strict=True) if m != measure]
+    assert not list(FIGURES[name].draw(Sources({}, {key: table.assign(**dict.fromkeys(measures, np.nan))})))
+
+
+def test_a_unit_that_was_never_measured_has_no_panel():
+    layers = by_layer_table()
+    layers["rho"] = layers["rho"].where(layers["unit"] == "position")
+    (drawn,) = FIGURES["training-layers"].draw(Sources({}, {"rho-by-layer": layers}))
+    assert [ax.get_title(loc="left") for ax in drawn.figure.axes] == ["positions"]
+
+
 def test_a_layer_that_one_projection_lacks_keeps_its_shade_in_the_others():
     table = layers_table(1)
     (drawn,) = FIGURES["layer-curves"].draw(
