@@ -16,7 +16,7 @@ from inversion.errors import InputError
 from inversion.experiments.difficulty import check_solve_rate, within_reach
 from inversion.experiments.finetuning import RECORD as TRAIN_RECORD
 from inversion.experiments.finetuning import method_of, train, training_problems
-from inversion.experiments.rows import labelled
+from inversion.experiments.rows import cluster_of, labelled
 from inversion.experiments.sampling import divergence, draw_samples, pass_at_k
 from inversion.experiments.spec import (
     TrainSpec,
@@ -275,7 +275,7 @@ def _measurements(spec: CompareSpec, arm: Arm, when: str, held_out: list[Problem
     row: dict[str, Any] = {"accuracy": accuracy(responses.score).share}
     row |= {f"pass_at_{k}": pass_at_k(samples.right, k) for k in sorted(spec.pass_k)}
     for unit in RHO_UNITS:
-        rho = correlate(run, unit=unit)
+        rho = correlate(run, unit=unit, cluster=cluster_of(run))
         row |= {f"rho_{unit}": rho.estimate, f"rho_{unit}_low": rho.low, f"rho_{unit}_high": rho.high}
     row |= {"tokens": float(samples.tokens.mean()), "entropy_bits": mean_entropy(run)}
     row |= {name: getattr(samples, name) for name in SAMPLED}

@@ -23,6 +23,7 @@ from inversion.engine import Workers
 from inversion.errors import InputError
 from inversion.experiments.checkpoints import train_on
 from inversion.experiments.held_out import HeldOut
+from inversion.experiments.rows import cluster_of
 from inversion.experiments.spec import DEMO, TrainSpec, flat_fields
 from inversion.files import check_resumable, claim, put_table
 from inversion.measure import Measurement, measure_run
@@ -197,11 +198,11 @@ def _demo_problems(spec: TrainSpec, split: Split, limit: int, seed: int | str) -
 
 
 def before_and_after(out: Path) -> str:
-    """Return the table of accuracy, length, entropy and rho before and after, with 95 % intervals over responses."""
+    """Return the table of accuracy, length, entropy and rho before and after, with 95 % intervals."""
     rows: list[tuple[str, ...]] = []
     for name in ("before", "after"):
         run, responses = load_run(out / name), load_responses(out / name)
-        rhos = [correlate(run, unit=unit) for unit in ("position", "token_type")]
+        rhos = [correlate(run, unit=unit, cluster=cluster_of(run)) for unit in ("position", "token_type")]
         rows.append(
             (
                 name,

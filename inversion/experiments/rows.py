@@ -1,7 +1,7 @@
 """A run as rows of a table: its correlation at each norm and unit, and the controls that belong beside it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,12 @@ MAP = ("layer", "projection", "estimate", "low", "high", "p_value", "q_value")
 CONTROL = "logit_space"
 
 
+def cluster_of(run: xr.Dataset) -> Literal["response", "prompt"]:
+    """What intervals are over: whole prompts where some have several responses, which are then alike."""
+    prompts = np.unique(run.prompt_id).size if "prompt_id" in run.coords else np.inf
+    return "prompt" if prompts < np.unique(run.response).size else "response"
+
+
 def main_rows(run: xr.Dataset, facts: Mapping[str, Any], norms: Sequence[str]) -> Iterator[Row]:
     """Yield each norm at each unit, control ``none``.
 
@@ -34,7 +40,7 @@ def main_rows(run: xr.Dataset, facts: Mapping[str, Any], norms: Sequence[str]) -
     """
     for norm in norms:
         for unit in RHO_UNITS:
-            yield row_of(correlate(run, norm, unit=unit), facts)
+            yield row_of(correlate(run, norm, unit=unit, cluster=cluster_of(run)), facts)
 
 
 def kept_row(run: xr.Dataset, keep: np.ndarray, unit: Unit, control: str, facts: Mapping[str, Any]) -> Row:
@@ -51,7 +57,8 @@ def kept_row(run: xr.Dataset, keep: np.ndarray, unit: Unit, control: str, facts:
         empty = dict.fromkeys(NUMBERS[:4], np.nan)
         labels = {"norm": "nuclear", "unit": unit, "control": control}
         return {**labels, **empty, "n_tokens": 0, "n_responses": 0, **facts}
-    return row_of(correlate(run.isel(token=keep), unit=unit), facts, control)
+    kept = run.isel(token=keep)
+    return row_of(correlate(kept, unit=unit, cluster=cluster_of(kept)), facts, control)
 
 
 def control_rows(run: xr.Dataset, facts: Mapping[str, Any]) -> Iterator[Row]:
@@ -60,8 +67,9 @@ def control_rows(run: xr.Dataset, facts: Mapping[str, Any]) -> Iterator[Row]:
     ``partial`` (position and surprisal held fixed), ``within`` and ``between`` responses, ``typical`` (mean over
     responses), ``shuffled`` (strengths turned inside responses: its mean and range).
     """
-    yield row_of(partial(run), facts, "partial")
-    parts = within_between(run)
+    cluster = cluster_of(run)
+    yield row_of(partial(run, cluster=cluster), facts, "partial")
+    parts = within_between(run, cluster=cluster)
     for control in ("within", "between", "typical"):
         yield row_of(getattr(parts, control), facts, control)
     shuffled = within_response_shuffle(run)
@@ -71,7 +79,7 @@ def control_rows(run: xr.Dataset, facts: Mapping[str, Any]) -> Iterator[Row]:
 
 def forking_rows(run: xr.Dataset, facts: Mapping[str, Any]) -> Iterator[Row]:
     """Yield the two parts of ``segments(by="entropy")``: ``forking``, the tokens that are free, and the ``rest``."""
-    found = segments(run, by="entropy")
+    found = segments(run, by="entropy", cluster=cluster_of(run))
     for part in (found.a, found.b):
         yield row_of(part, facts, part.label)
 
@@ -84,7 +92,7 @@ def row_of(result: Correlation, facts: Mapping[str, Any], control: str = "none")
 
 def layer_rows(run: xr.Dataset, labels: Mapping[str, Any]) -> pd.DataFrame:
     """Return the correlation at each layer and projection, with labels as its first columns."""
-    return labelled(layer_map(run).to_dataframe().reset_index().loc[:, list(MAP)], labels)
+    return labelled(layer_map(run, cluster=cluster_of(run)).to_dataframe().reset_index().loc[:, list(MAP)], labels)
 
 
 def labelled(table: pd.DataFrame, labels: Mapping[str, Any]) -> pd.DataFrame:
