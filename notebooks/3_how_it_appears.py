@@ -100,7 +100,8 @@ with style():
 # ## On a real language model
 #
 # `inversion reproduce --model smollm2` measures SmolLM2-135M-Instruct (dequantised from 4 bits, so no number is that of the published model) on GSM8K,
-# first as it is: its own responses and worked solutions, asked in two ways, beside random weights, at other temperatures and lengths.
+# first as it is: its own responses and worked solutions, asked in two ways, beside random weights, at other temperatures and lengths, and reasoning
+# traces of larger models.
 
 # %%
 baseline = pd.read_csv(data / "pretrained" / "baseline.csv")
@@ -111,8 +112,8 @@ baseline.pivot(index=places, columns="control", values=["estimate", "low", "high
 # %% [markdown]
 # What would you conclude from the rows on length and temperature about comparing two models on their own responses?
 #
-# Then it is fine-tuned on GSM8K's worked solutions, with all weights (`full`) or adapters (`lora`), and on the same words in random order (`shuffled`),
-# which is no reasoning. Few tokens are drawn from few responses, so the bands are 95 % intervals over responses: look at their width first.
+# Then it is fine-tuned on GSM8K's worked solutions, with all weights (`full`) or adapters (`lora`), on chains of thought with tags (`chains`) and windows of
+# reasoning traces (`traces`), and on what is no reasoning: the solutions with their words in random order (`shuffled`), and the questions (`prompts`). Few tokens are drawn from few responses, so the bands are 95 % intervals over responses: look at their width first.
 
 # %%
 pretrained = pd.read_csv(data / "pretrained" / "finetuning.csv")
