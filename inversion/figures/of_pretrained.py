@@ -200,7 +200,8 @@ def baseline_figure(sources: Sources) -> Iterator[Drawn]:
         "pretrained-baseline",
         figure,
         f"**A pretrained model as it is.** Spearman ρ of token entropy and {sources.norm} strength with 95 % intervals "
-        f"over responses, or over problems where some have several responses. {NOT_PUBLISHED}\n\n{markdown_table(head, lines)}",
+        f"over responses, or over problems where some have several responses. {NOT_PUBLISHED}\n\n"
+        f"{markdown_table(head, lines)}",
     )
 
 
