@@ -113,7 +113,8 @@ baseline.pivot(index=places, columns="control", values=["estimate", "low", "high
 # What would you conclude from the rows on length and temperature about comparing two models on their own responses?
 #
 # Then it is fine-tuned on GSM8K's worked solutions, with all weights (`full`) or adapters (`lora`), on chains of thought with tags (`chains`) and windows of
-# reasoning traces (`traces`), and on what is no reasoning: the solutions with their words in random order (`shuffled`), and the questions (`prompts`). Few tokens are drawn from few responses, so the bands are 95 % intervals over responses: look at their width first.
+# reasoning traces (`traces`), and on what is no reasoning: the solutions with their words in random order (`shuffled`), and the questions (`prompts`).
+# Few tokens are drawn from few responses, so the bands are 95 % intervals over responses: look at their width first.
 
 # %%
 pretrained = pd.read_csv(data / "pretrained" / "finetuning.csv")

@@ -274,8 +274,9 @@ def _measurements(spec: CompareSpec, arm: Arm, when: str, held_out: list[Problem
     samples = draw_samples(model, held_out, spec.samples, generation, arm.spec.seed)
     row: dict[str, Any] = {"accuracy": accuracy(responses.score).share}
     row |= {f"pass_at_{k}": pass_at_k(samples.right, k) for k in sorted(spec.pass_k)}
+    cluster = cluster_of(run)
     for unit in RHO_UNITS:
-        rho = correlate(run, unit=unit, cluster=cluster_of(run))
+        rho = correlate(run, unit=unit, cluster=cluster)
         row |= {f"rho_{unit}": rho.estimate, f"rho_{unit}_low": rho.low, f"rho_{unit}_high": rho.high}
     row |= {"tokens": float(samples.tokens.mean()), "entropy_bits": mean_entropy(run)}
     row |= {name: getattr(samples, name) for name in SAMPLED}

@@ -202,7 +202,8 @@ def before_and_after(out: Path) -> str:
     rows: list[tuple[str, ...]] = []
     for name in ("before", "after"):
         run, responses = load_run(out / name), load_responses(out / name)
-        rhos = [correlate(run, unit=unit, cluster=cluster_of(run)) for unit in ("position", "token_type")]
+        cluster = cluster_of(run)
+        rhos = [correlate(run, unit=unit, cluster=cluster) for unit in ("position", "token_type")]
         rows.append(
             (
                 name,

@@ -9,6 +9,7 @@ import xarray as xr
 
 from inversion.corrpo.rho import RHO_UNITS, Unit
 from inversion.statistics import (
+    Columns,
     Correlation,
     correlate,
     layer_map,
@@ -26,8 +27,7 @@ CONTROL = "logit_space"
 
 def cluster_of(run: xr.Dataset) -> Literal["response", "prompt"]:
     """What intervals are over: whole prompts where some have several responses, which are then alike."""
-    prompts = np.unique(run.prompt_id).size if "prompt_id" in run.coords else np.inf
-    return "prompt" if prompts < np.unique(run.response).size else "response"
+    return "prompt" if Columns.of(run).shares_prompts else "response"
 
 
 def main_rows(run: xr.Dataset, facts: Mapping[str, Any], norms: Sequence[str]) -> Iterator[Row]:
@@ -38,9 +38,10 @@ def main_rows(run: xr.Dataset, facts: Mapping[str, Any], norms: Sequence[str]) -
         facts: Columns that every row ends with.
         norms: Those of the run, ``logit_space`` among them.
     """
+    cluster = cluster_of(run)
     for norm in norms:
         for unit in RHO_UNITS:
-            yield row_of(correlate(run, norm, unit=unit, cluster=cluster_of(run)), facts)
+            yield row_of(correlate(run, norm, unit=unit, cluster=cluster), facts)
 
 
 def kept_row(run: xr.Dataset, keep: np.ndarray, unit: Unit, control: str, facts: Mapping[str, Any]) -> Row:

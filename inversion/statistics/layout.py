@@ -197,6 +197,11 @@ class Columns:
         """Number of responses."""
         return self.response_names.size
 
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether some prompt is known to have several responses, which are then alike."""
+        return self.prompt_names is not None and self.prompt_names.size < self.n_responses
+
     def number(self, name: str) -> Floats:
         """One number per token, (n,). ``log_frequency`` is the log of how often the token id occurs in the run.
 

@@ -68,7 +68,7 @@ class Clusters:
 
 
 def _shared_prompts(columns: Columns) -> tuple[str, ...]:
-    if columns.prompt_names is None or columns.prompt_names.size == columns.n_responses:
+    if columns.prompt_names is None or not columns.shares_prompts:
         return ()
     shared = f"{columns.n_responses} responses share {columns.prompt_names.size} prompts"
     return (f"{shared}; cluster='prompt' allows for their likeness",)
