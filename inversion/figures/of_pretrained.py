@@ -1,10 +1,12 @@
 """Figures of a study of a pretrained model: as it is, and along fine-tuning."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from inversion.figures.panels import (
-    ACCURACY,
     REPORTED,
     RHO,
     UNIT_NAMES,
@@ -14,6 +16,7 @@ from inversion.figures.panels import (
     looks_of,
     signed,
     spread,
+    within,
 )
 from inversion.figures.sources import Sources, Table
 from inversion.plots import PAGE_INCHES, Band, curves, new_figure, style, table_bands
@@ -29,6 +32,7 @@ ARMS = {
     "prompts": "control: prompts",
 }
 """Arms of the study that comes along, with their names in figures; others keep their own."""
+SHARE_RIGHT = "own responses, share right"
 TEXTS = {"sampled": "own responses", "worked": "worked solutions"}
 CONTROLS = {
     "none": "as it is",
@@ -63,7 +67,7 @@ def accuracy_bands(table: Table, norm: str) -> list[Band]:
 
 
 def curve_figure(sources: Sources) -> Iterator[Drawn]:
-    """The correlation along fine-tuning of a pretrained model, every arm, beside the post's values."""
+    """The correlation along fine-tuning of a pretrained model, a column an arm, beside the post's values."""
     table = sources.table("finetuning")
     if table is None:
         return
@@ -72,20 +76,28 @@ def curve_figure(sources: Sources) -> Iterator[Drawn]:
         for texts, unit in (("sampled", "position"), ("sampled", "token_type"), ("worked", "position"))
     }
     accuracy = accuracy_bands(table, sources.norm)
-    looks = looks_of([*panels.values(), accuracy])
-    figure, axes = new_figure(PAGE_INCHES, 4.6, 2, 2)
+    rows = {**panels, SHARE_RIGHT: accuracy}
+    looks = looks_of(rows.values())
+    steps = np.unique(table["step"])
+    reported = within(SFT, 0, steps[-1])
+    figure, axes = new_figure(PAGE_INCHES, 5.6, len(looks), len(rows), sharex=True, sharey="row")
     with style():
-        for ax, (title, bands) in zip(axes.flat, panels.items(), strict=False):
-            drawn = [looks[band.label] for band in bands]
-            curves(bands, ax, log=True, seeds=False, looks=drawn, reference=SFT, ylabel=RHO, title=title)
-            ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
-            ax.sharey(axes[0, 0])
-        axes[0, 0].autoscale(axis="y")  # to what all three panels hold
-        ax = axes[1, 1]
-        curves(accuracy, ax, log=True, seeds=False, looks=[looks[b.label] for b in accuracy], ylabel=ACCURACY)
-        ax.set_title("own responses, share right")
-        ax.set_ylim(bottom=-0.02)
-        legend_of_figure(figure, 3)
+        for line, (name, bands) in zip(axes, rows.items(), strict=True):
+            found = {band.label: replace(band, label="") for band in bands}
+            marks = None if name == SHARE_RIGHT else reported
+            for ax, (label, drawn) in zip(line, looks.items(), strict=True):
+                if label in found:
+                    curves([found[label]], ax, log=True, seeds=False, looks=[drawn], reference=marks, xlabel="")
+                ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
+                ax.set_ylabel("")
+            line[0].set_ylabel(name.replace(", ", "\n") + ("" if marks is None else ": ρ"))
+        for ax, label in zip(axes[0], looks, strict=True):
+            ax.set_title(label.replace(": ", ":\n").replace(", ", ",\n"))
+        for ax in axes[-1]:
+            ax.set_xlabel("training step")
+            ax.set_xticks(steps, [f"{step:g}" if step in (*steps[:2], steps[-1]) else "" for step in steps])
+        figure.align_ylabels()
+        legend_of_figure(figure, 2)
     tables = "\n\n".join(f"{title}:\n\n{band_table(bands)}" for title, bands in panels.items())
     every = [band for bands in panels.values() for band in bands]
     several = any(len(band.members) > 1 for band in accuracy)
@@ -95,8 +107,8 @@ def curve_figure(sources: Sources) -> Iterator[Drawn]:
         figure,
         f"**The correlation along fine-tuning of a pretrained model.** Spearman ρ of token entropy and {sources.norm} "
         f"strength on held-out problems, the same at every step; the arm on chains has problems of its own kind. "
-        f"{spread(every)}{shares} {REPORTED} {NOT_PUBLISHED}\n\n{tables}"
-        f"\n\nown responses, share right:\n\n{band_table(accuracy, signs=False)}",
+        f"{spread(every)}{shares} {REPORTED} Later steps than the measured ones are left out. {NOT_PUBLISHED}"
+        f"\n\n{tables}\n\n{SHARE_RIGHT}:\n\n{band_table(accuracy, signs=False)}",
     )
 
 
