@@ -61,7 +61,7 @@ FIGURES: dict[str, Recipe] = {
     "entropy-curves": Recipe(entropy_curves_figure, "entropy.csv of inversion train compare"),
     "pretrained-baseline": Recipe(baseline_figure, "baseline.csv of a study of a pretrained model"),
     "pretrained-curve": Recipe(curve_figure, "finetuning.csv of a study of a pretrained model"),
-    "pretrained-controls": Recipe(pretrained_controls_figure, "finetuning.csv with the arm full"),
+    "pretrained-controls": Recipe(pretrained_controls_figure, "finetuning.csv of a study of a pretrained model"),
 }
 
 

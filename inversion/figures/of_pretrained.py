@@ -1,6 +1,6 @@
 """Figures of a study of a pretrained model: as it is, and along fine-tuning."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,6 @@ from inversion.figures.panels import (
     Drawn,
     band_table,
     legend_of_figure,
-    looks_of,
     signed,
     spread,
     within,
@@ -32,38 +31,91 @@ ARMS = {
     "prompts": "control: prompts",
 }
 """Arms of the study that comes along, with their names in figures; others keep their own."""
-SHARE_RIGHT = "own responses, share right"
 TEXTS = {"sampled": "own responses", "worked": "worked solutions"}
+BREAK = "\n"
 CONTROLS = {
     "none": "as it is",
-    "partial": "given position and surprisal",
-    "within": "within responses",
-    "between": "between responses",
-    "forking": "the most uncertain fifth of tokens",
-    "rest": "the other tokens",
-    "shuffled": "shuffled within responses",
-    "logit_space": "|e − p|, follows entropy by construction",
+    "partial": f"given position{BREAK}and surprisal",
+    "within": f"within{BREAK}responses",
+    "between": f"between{BREAK}responses",
+    "forking": f"most uncertain{BREAK}fifth of tokens",
+    "rest": f"the other{BREAK}tokens",
+    "shuffled": f"shuffled within{BREAK}responses",
+    "logit_space": "|e − p|",
 }
+"""Controls of the study, with their names in figures."""
 MAIN = "full"
+"""The arm that stands for fine-tuning where there is room for one."""
 NOT_PUBLISHED = "Weights that were dequantised are not the published ones: no number here is that of a released model."
 
 
-def arm_rows(table: Table, texts: str, unit: str, norm: str, control: str = "none") -> Table:
-    """Rows of all arms on some texts, each arm with its name in figures."""
+ByText = dict[str, list[Band]]
+"""By the names of :data:`TEXTS`, a curve an arm."""
+
+
+def arm_bands(table: Table, texts: str, unit: str, norm: str, control: str = "none") -> list[Band]:
+    """The correlation on some texts along fine-tuning, a curve an arm, each with its name in figures."""
     kept = (table["texts"] == texts) & (table["unit"] == unit) & (table["norm"] == norm) & (table["control"] == control)
-    return table[kept].assign(label=table["arm"].map(lambda arm: ARMS.get(arm, arm)))
-
-
-def arm_bands(table: Table, texts: str, unit: str, norm: str) -> list[Band]:
-    """The correlation along fine-tuning, a curve an arm."""
-    rows = arm_rows(table, texts, unit, norm)
+    rows = _named(table[kept])
     return table_bands(rows, "label", "estimate", intervals=True) if len(rows) else []
 
 
 def accuracy_bands(table: Table, norm: str) -> list[Band]:
     """The share of right answers along fine-tuning, a curve an arm, over seeds alone."""
-    rows = arm_rows(table, "sampled", "position", norm)
+    kept = (table["texts"] == "sampled") & (table["unit"] == "position") & (table["control"] == "none")
+    rows = _named(table[kept & (table["norm"] == norm)])
     return table_bands(rows[["seed", "step", "label", "accuracy"]], "label", "accuracy")
+
+
+def control_bands(table: Table, norm: str) -> dict[str, ByText]:
+    """The correlation over positions and its controls along fine-tuning, by the names of :data:`CONTROLS`."""
+    found = {}
+    for control, name in CONTROLS.items():
+        of = ("logit_space", "none") if control == "logit_space" else (norm, control)
+        bands = {text: arm_bands(table, texts, "position", *of) for texts, text in TEXTS.items()}
+        if any(bands.values()):
+            found[name] = bands
+    return found
+
+
+def _named(rows: Table) -> Table:
+    return rows.assign(label=rows["arm"].map(lambda arm: ARMS.get(arm, arm)))
+
+
+def _by_arm(rows: dict[str, ByText], steps: np.ndarray, marked: Collection[str] = ()) -> Any:
+    """Draw a panel for every row and arm, with the post's values in the rows of ``marked``."""
+    arms = dict.fromkeys(band.label for row in rows.values() for bands in row.values() for band in bands)
+    reported = within(SFT, 0, steps[-1])
+    figure, axes = new_figure(PAGE_INCHES, 1.1 + len(rows), len(arms), len(rows), sharex=True, sharey="row")
+    with style():
+        for line, (name, row) in zip(axes, rows.items(), strict=True):
+            for ax, arm in zip(line, arms, strict=True):
+                shown = {text: band for text, bands in row.items() for band in bands if band.label == arm}
+                if shown:
+                    bands = [replace(band, label=text) for text, band in shown.items()]
+                    looks = [look(list(TEXTS.values()).index(text)) for text in shown]
+                    marks = reported if name in marked else None
+                    curves(bands, ax, log=True, seeds=False, looks=looks, reference=marks, xlabel="", ylabel="")
+                ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
+            line[0].set_ylabel(name)
+        for ax, arm in zip(axes[0], arms, strict=True):
+            ax.set_title(arm.replace(": ", ":\n").replace(", ", ",\n"))
+        for ax in axes[-1]:
+            ax.set_xlabel("training step")
+            ax.set_xticks(steps, [f"{step:g}" if step in (*steps[:2], steps[-1]) else "" for step in steps])
+        figure.align_ylabels()
+        legend_of_figure(figure, 4)
+    return figure
+
+
+def _numbers(rows: dict[str, ByText]) -> str:
+    """Every number that is drawn, for captions."""
+    return "\n\n".join(
+        f"{name.replace(BREAK, ' ')}, {text}:\n\n{band_table(bands)}"
+        for name, row in rows.items()
+        for text, bands in row.items()
+        if bands
+    )
 
 
 def curve_figure(sources: Sources) -> Iterator[Drawn]:
@@ -71,44 +123,38 @@ def curve_figure(sources: Sources) -> Iterator[Drawn]:
     table = sources.table("finetuning")
     if table is None:
         return
-    panels = {
-        f"{TEXTS[texts]}, {UNIT_NAMES[unit]}": arm_bands(table, texts, unit, sources.norm)
-        for texts, unit in (("sampled", "position"), ("sampled", "token_type"), ("worked", "position"))
+    rows = {
+        f"ρ over{BREAK}{name}": {text: arm_bands(table, texts, unit, sources.norm) for texts, text in TEXTS.items()}
+        for unit, name in UNIT_NAMES.items()
     }
     accuracy = accuracy_bands(table, sources.norm)
-    rows = {**panels, SHARE_RIGHT: accuracy}
-    looks = looks_of(rows.values())
-    steps = np.unique(table["step"])
-    reported = within(SFT, 0, steps[-1])
-    figure, axes = new_figure(PAGE_INCHES, 5.6, len(looks), len(rows), sharex=True, sharey="row")
-    with style():
-        for line, (name, bands) in zip(axes, rows.items(), strict=True):
-            found = {band.label: replace(band, label="") for band in bands}
-            marks = None if name == SHARE_RIGHT else reported
-            for ax, (label, drawn) in zip(line, looks.items(), strict=True):
-                if label in found:
-                    curves([found[label]], ax, log=True, seeds=False, looks=[drawn], reference=marks, xlabel="")
-                ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
-                ax.set_ylabel("")
-            line[0].set_ylabel(name.replace(", ", "\n") + ("" if marks is None else ": ρ"))
-        for ax, label in zip(axes[0], looks, strict=True):
-            ax.set_title(label.replace(": ", ":\n").replace(", ", ",\n"))
-        for ax in axes[-1]:
-            ax.set_xlabel("training step")
-            ax.set_xticks(steps, [f"{step:g}" if step in (*steps[:2], steps[-1]) else "" for step in steps])
-        figure.align_ylabels()
-        legend_of_figure(figure, 2)
-    tables = "\n\n".join(f"{title}:\n\n{band_table(bands)}" for title, bands in panels.items())
-    every = [band for bands in panels.values() for band in bands]
+    right = {f"share{BREAK}right": {TEXTS["sampled"]: accuracy}}
+    every = [band for row in rows.values() for bands in row.values() for band in bands]
     several = any(len(band.members) > 1 for band in accuracy)
     shares = " Bands of the share right: lowest to highest seed." if several else ""
     yield Drawn(
         "pretrained-curve",
-        figure,
+        _by_arm(rows | right, np.unique(table["step"]), marked=rows),
         f"**The correlation along fine-tuning of a pretrained model.** Spearman ρ of token entropy and {sources.norm} "
         f"strength on held-out problems, the same at every step; the arm on chains has problems of its own kind. "
         f"{spread(every)}{shares} {REPORTED} Later steps than the measured ones are left out. {NOT_PUBLISHED}"
-        f"\n\n{tables}\n\n{SHARE_RIGHT}:\n\n{band_table(accuracy, signs=False)}",
+        f"\n\n{_numbers(rows)}\n\nshare right, {TEXTS['sampled']}:\n\n{band_table(accuracy, signs=False)}",
+    )
+
+
+def controls_figure(sources: Sources) -> Iterator[Drawn]:
+    """What could explain the correlation away along fine-tuning, a column an arm."""
+    table = sources.table("finetuning")
+    rows = {} if table is None else control_bands(table, sources.norm)
+    if table is None or not rows:
+        return
+    every = [band for row in rows.values() for bands in row.values() for band in bands]
+    yield Drawn(
+        "pretrained-controls",
+        _by_arm(rows, np.unique(table["step"])),
+        f"**Controls along fine-tuning of a pretrained model.** Spearman ρ of token entropy and {sources.norm} "
+        f"strength over positions, and what could explain it; |e − p| follows entropy by construction. "
+        f"{spread(every)} {NOT_PUBLISHED}\n\n{_numbers(rows)}",
     )
 
 
@@ -118,49 +164,6 @@ def main_bands(table: Table, norm: str) -> list[Band]:
     rows = table[kept & (table["control"] == "none")]
     rows = rows.assign(unit=rows["unit"].map(UNIT_NAMES))
     return table_bands(rows[rows["unit"].notna()], "unit", "estimate", intervals=True) if len(rows) else []
-
-
-def control_bands(table: Table, texts: str, norm: str) -> dict[str, Band]:
-    """The correlation over positions and its controls along the main arm, by the names of :data:`CONTROLS`."""
-    rows = table[(table["arm"] == MAIN) & (table["texts"] == texts) & (table["unit"] == "position")]
-    logits = (rows["norm"] == "logit_space") & (rows["control"] == "none")
-    rows = rows[(rows["norm"] == norm) | logits]
-    names = rows["control"].where(rows["norm"] != "logit_space", "logit_space").map(CONTROLS)
-    rows = rows.assign(control=names)[names.notna()]
-    bands = table_bands(rows, "control", "estimate", intervals=True) if len(rows) else []
-    return {band.label: band for band in bands}
-
-
-def controls_figure(sources: Sources) -> Iterator[Drawn]:
-    """What could explain the correlation away, along the main arm, on both kinds of texts."""
-    table = sources.table("finetuning")
-    panels = {} if table is None else {name: control_bands(table, texts, sources.norm) for texts, name in TEXTS.items()}
-    panels = {name: bands for name, bands in panels.items() if bands}
-    if not panels:
-        return
-    figure, axes = new_figure(PAGE_INCHES, 3.4, len(panels), sharey=True)
-    order = list(CONTROLS.values())
-    with style():
-        for ax, (name, found) in zip(axes[0], panels.items(), strict=True):
-            bands = [found[label] for label in order if label in found]
-            looks = [_control_look(order.index(band.label)) for band in bands]
-            label = RHO if ax is axes[0, 0] else ""
-            curves(bands, ax, log=True, seeds=False, looks=looks, ylabel=label, title=name)
-            ax.axhline(0, color=GREY, linewidth=0.6, zorder=0)
-        legend_of_figure(figure, 2)
-    every = [band for bands in panels.values() for band in bands.values()]
-    tables = "\n\n".join(f"{name}:\n\n{band_table(list(bands.values()))}" for name, bands in panels.items())
-    yield Drawn(
-        "pretrained-controls",
-        figure,
-        f"**Controls along fine-tuning of a pretrained model.** Spearman ρ of token entropy and {sources.norm} "
-        f"strength over positions, arm {MAIN}, and what could explain it. {spread(every)} {NOT_PUBLISHED}\n\n{tables}",
-    )
-
-
-def _control_look(index: int) -> dict[str, Any]:
-    """Colour, marker and dashes of a control; the last ones, of which there are more than colours, are grey."""
-    return look(index) if index < 7 else {"color": GREY, "marker": "*", "linestyle": "-"}
 
 
 MARKS = {"position": "positions", "token_type": "token types", "logit_space": "|e − p|, positions"}

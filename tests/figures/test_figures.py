@@ -297,10 +297,11 @@ def test_a_pretrained_model_has_a_curve_an_arm_beside_its_controls(folders, tmp_
     np.testing.assert_allclose([full.low, full.high], [full.middle - 0.1, full.middle + 0.2])
     assert "mean of 2 seeds; bands: mean of the seeds' 95 % intervals" in spread([full])
     np.testing.assert_allclose(accuracy_bands(table, "nuclear")[0].middle, [0.05, 0.06, 0.15])
-    found = pretrained_controls(table, "worked", "nuclear")
+    found = pretrained_controls(table, "nuclear")
     expected = np.mean([value(s, "full", 10, "workedlogit_spacepositionnone") for s in range(2)])
-    assert found["|e − p|, follows entropy by construction"].middle[1] == pytest.approx(expected)
-    assert "the other tokens" in found
+    assert found["|e − p|"]["worked solutions"][0].middle[1] == pytest.approx(expected)
+    expected = value(0, "shuffled", 100, "samplednuclearpositionrest")
+    assert found["the other\ntokens"]["own responses"][1].middle[2] == pytest.approx(expected)
     marks = baseline_rows(baseline, "nuclear")
     assert next(iter(marks)) == "prompts: chat, sampled, drawn"
     v = value(0, "full", 10, "worked" + "nuclear" + "token_type" + "none")
