@@ -114,21 +114,23 @@ baseline.pivot(index=places, columns="control", values=["estimate", "low", "high
 #
 # Then it is fine-tuned on GSM8K's worked solutions, with all weights (`full`) or adapters (`lora`), on chains of thought with tags (`chains`) and windows of
 # reasoning traces (`traces`), and on what is no reasoning: the solutions with their words in random order (`shuffled`), and the questions (`prompts`).
-# Few tokens are drawn from few responses, so the bands are 95 % intervals over responses: look at their width first.
+# Each arm is measured on its own responses (`sampled`) and on the same worked solutions all along (`worked`). Few tokens are drawn from few responses, so the
+# bands are 95 % intervals over responses: look at their width first.
 
 # %%
 pretrained = pd.read_csv(data / "pretrained" / "finetuning.csv")
 pretrained = pretrained.query("norm == 'nuclear' and control == 'none' and unit == 'position'")
 with style():
-    figure, axes = plt.subplots(1, 2, figsize=(PAGE_INCHES, 2.6), sharey=True)
-    for ax, texts in zip(axes, ("sampled", "worked"), strict=True):
-        bands = table_bands(pretrained[pretrained.texts == texts], "arm", "estimate", intervals=True)
-        curves(bands, ax, log=True, seeds=False, reference=SFT, ylabel="rho", title=texts)
+    figure, axes = plt.subplots(2, 3, figsize=(PAGE_INCHES, 4.2), sharex=True, sharey=True, layout="constrained")
+    for ax, arm in zip(axes.flat, pretrained.arm.unique(), strict=True):
+        bands = table_bands(pretrained[pretrained.arm == arm], "texts", "estimate", intervals=True)
+        curves(bands, ax, log=True, seeds=False, reference=SFT, ylabel="rho", title=arm)
         ax.axhline(0, color="grey", linewidth=0.6)
-    figure.legend(*axes[1].get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=5)
+        ax.label_outer()
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=4)
 
 # %% [markdown]
-# Does an arm leave the value that it starts from by more than its band? Does it leave the control? What would have to be larger, the model, the number
+# Does an arm leave the value that it starts from by more than its band? Does it leave the controls? What would have to be larger, the model, the number
 # of tokens or the number of steps, for this to decide? The table has the values, and the share of right answers beside them.
 
 # %%
