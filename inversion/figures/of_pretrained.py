@@ -1,6 +1,6 @@
 """Figures of a study of a pretrained model: as it is, and along fine-tuning."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +17,11 @@ from inversion.figures.panels import (
     spread,
     within,
 )
-from inversion.figures.sources import Sources, Table
+from inversion.figures.sources import NUMBERS, Sources, Table
 from inversion.plots import PAGE_INCHES, Band, curves, new_figure, style, table_bands
 from inversion.plots.style import GREY, look
 from inversion.reference import SFT
+from inversion.tables import markdown_table
 
 ARMS = {
     "full": "worked solutions, all weights",
@@ -118,6 +119,30 @@ def _numbers(rows: dict[str, ByText]) -> str:
     )
 
 
+def change_rows(table: Table) -> list[list[str]]:
+    """By how much rho at the last step is above that of another checkpoint: a row an arm, seed and other, a column for
+    each unit and kind of texts, as in :data:`UNIT_NAMES` and :data:`TEXTS`.
+    """
+    last = table[table["step"] == table["step"].max()]
+    rows = []
+    for (arm, seed, against), part in last.groupby(["arm", "seed", "against"], sort=False):
+        found = {(row["unit"], row["texts"]): row for row in part.to_dict("records")}
+        cells = [found.get((unit, texts)) for unit in UNIT_NAMES for texts in TEXTS]
+        said = [_said([cell[name] for name in NUMBERS]) if cell else "" for cell in cells]
+        rows.append([ARMS.get(arm, arm), str(seed), ARMS.get(against, against), *said])
+    return rows
+
+
+def _changes(sources: Sources) -> str:
+    """The changes for a caption; nothing where there is no table of them."""
+    table = sources.table("finetuning-changes")
+    if table is None:
+        return ""
+    columns = [f"{unit}, {texts}" for unit in UNIT_NAMES.values() for texts in TEXTS.values()]
+    paired = markdown_table(["arm", "seed", "minus", *columns], change_rows(table))
+    return f"\n\nρ at step {table['step'].max()} minus another, paired by problem:\n\n{paired}"
+
+
 def curve_figure(sources: Sources) -> Iterator[Drawn]:
     """The correlation along fine-tuning of a pretrained model, a column an arm, beside the post's values."""
     table = sources.table("finetuning")
@@ -138,7 +163,7 @@ def curve_figure(sources: Sources) -> Iterator[Drawn]:
         f"**The correlation along fine-tuning of a pretrained model.** Spearman ρ of token entropy and {sources.norm} "
         f"strength on held-out problems, the same at every step; the arm on chains has problems of its own kind. "
         f"{spread(every)}{shares} {REPORTED} Later steps than the measured ones are left out. {NOT_PUBLISHED}"
-        f"\n\n{_numbers(rows)}\n\nshare right, {TEXTS['sampled']}:\n\n{band_table(accuracy, signs=False)}",
+        f"\n\n{_numbers(rows)}\n\nshare right, {TEXTS['sampled']}:\n\n{band_table(accuracy, signs=False)}{_changes(sources)}",
     )
 
 
@@ -184,8 +209,6 @@ def baseline_rows(table: Table, norm: str) -> dict[str, dict[str, tuple[float, f
 
 def baseline_figure(sources: Sources) -> Iterator[Drawn]:
     """Every run of the untouched model: the correlation at both units and the control, with intervals."""
-    from inversion.tables import markdown_table
-
     table = sources.table("baseline")
     if table is None:
         return
@@ -220,6 +243,6 @@ def baseline_figure(sources: Sources) -> Iterator[Drawn]:
     )
 
 
-def _said(numbers: tuple[float, float, float]) -> str:
+def _said(numbers: Sequence[float]) -> str:
     estimate, low, high = map(signed, numbers)
     return f"{estimate} [{low}, {high}]"

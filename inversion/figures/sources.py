@@ -24,6 +24,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "entropy": ("method", "seed", "step", "accuracy", *ENTROPY),
     "supervised": ("condition", "seed", "step", "accuracy", "rho_position", "rho_token_type"),
     "finetuning": ("arm", "seed", "step", "texts", "norm", "unit", "control", *NUMBERS, "accuracy"),
+    "finetuning-changes": ("arm", "seed", "step", "against", "texts", "unit", *NUMBERS),
     "baseline": ("survey", "model", "texts", "measurement", "norm", "unit", "control", *NUMBERS),
 }
 """Tables by the name of their file, and the columns that the figures need."""

@@ -16,7 +16,7 @@ from inversion.cli import main
 from inversion.corrpo.baselines import METHODS
 from inversion.figures import FIGURES, Sources, make_figures, read_sources
 from inversion.figures.of_lineage import accuracy_band, control_bands, layer_bands, trajectory_panels, unit_bands
-from inversion.figures.of_pretrained import ARMS, accuracy_bands, arm_bands, baseline_rows
+from inversion.figures.of_pretrained import ARMS, accuracy_bands, arm_bands, baseline_rows, change_rows
 from inversion.figures.of_pretrained import control_bands as pretrained_controls
 from inversion.figures.of_runs import last_map, lineage_rows, stage_bars
 from inversion.figures.of_training import before_after_bands, block_bands, lead, method_groups, method_rows, slopes
@@ -520,6 +520,27 @@ def test_the_caption_says_that_bands_of_accuracy_are_of_another_kind():
     assert "Bands of the share right: lowest to highest seed." in drawn.caption
     (drawn,) = FIGURES["pretrained-curve"].draw(Sources({}, {"finetuning": study_tables(1)[0]}))
     assert "lowest to highest" not in drawn.caption
+
+
+def test_the_caption_of_the_curve_has_the_changes_to_the_last_step():
+    rows = [
+        ("shuffled", 0, step, against, texts, unit, 0.1 * step + len(texts + unit + against), 0.0, 1.0)
+        for step in (5, 10)
+        for against in ("start", "full")
+        for texts in ("sampled", "worked")
+        for unit in ("position", "token_type")
+    ]
+    names = ["arm", "seed", "step", "against", "texts", "unit", "estimate", "low", "high"]
+    changes = pd.DataFrame(rows, columns=names)
+    found = change_rows(changes)
+    assert [row[:3] for row in found] == [[ARMS["shuffled"], "0", "start"], [ARMS["shuffled"], "0", ARMS["full"]]]
+    # Positions of own responses and worked solutions, then token types: 1 + 7 + 8 + 5 letters, and so on.
+    assert [cell.split()[0] for cell in found[0][3:]] == ["+21.00", "+20.00", "+23.00", "+22.00"]
+    (drawn,) = FIGURES["pretrained-curve"].draw(
+        Sources({}, {"finetuning": study_tables()[0], "finetuning-changes": changes})
+    )
+    assert "ρ at step 10 minus another, paired by problem:" in drawn.caption
+    assert "| start | +21.00 [+0.00, +1.00] |" in drawn.caption
 
 
 def test_a_short_comparison_has_no_law():
