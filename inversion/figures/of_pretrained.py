@@ -140,7 +140,7 @@ def _changes(sources: Sources) -> str:
         return ""
     columns = [f"{unit}, {texts}" for unit in UNIT_NAMES.values() for texts in TEXTS.values()]
     paired = markdown_table(["arm", "seed", "minus", *columns], change_rows(table))
-    return f"\n\nρ at step {table['step'].max()} minus another, paired by problem:\n\n{paired}"
+    return f"\n\nρ of nuclear strength at step {table['step'].max()} minus another, paired by problem:\n\n{paired}"
 
 
 def curve_figure(sources: Sources) -> Iterator[Drawn]:
@@ -163,7 +163,8 @@ def curve_figure(sources: Sources) -> Iterator[Drawn]:
         f"**The correlation along fine-tuning of a pretrained model.** Spearman ρ of token entropy and {sources.norm} "
         f"strength on held-out problems, the same at every step; the arm on chains has problems of its own kind. "
         f"{spread(every)}{shares} {REPORTED} Later steps than the measured ones are left out. {NOT_PUBLISHED}"
-        f"\n\n{_numbers(rows)}\n\nshare right, {TEXTS['sampled']}:\n\n{band_table(accuracy, signs=False)}{_changes(sources)}",
+        f"\n\n{_numbers(rows)}\n\nshare right, {TEXTS['sampled']}:\n\n{band_table(accuracy, signs=False)}"
+        f"{_changes(sources)}",
     )
 
 

@@ -539,7 +539,7 @@ def test_the_caption_of_the_curve_has_the_changes_to_the_last_step():
     (drawn,) = FIGURES["pretrained-curve"].draw(
         Sources({}, {"finetuning": study_tables()[0], "finetuning-changes": changes})
     )
-    assert "ρ at step 10 minus another, paired by problem:" in drawn.caption
+    assert "ρ of nuclear strength at step 10 minus another, paired by problem:" in drawn.caption
     assert "| start | +21.00 [+0.00, +1.00] |" in drawn.caption
 
 
