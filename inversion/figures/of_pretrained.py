@@ -33,38 +33,40 @@ ARMS = {
 }
 """Arms of the study that comes along, with their names in figures; others keep their own."""
 TEXTS = {"sampled": "own responses", "worked": "worked solutions"}
-BREAK = "\n"
 CONTROLS = {
     "none": "as it is",
-    "partial": f"given position{BREAK}and surprisal",
-    "within": f"within{BREAK}responses",
-    "between": f"between{BREAK}responses",
-    "forking": f"most uncertain{BREAK}fifth of tokens",
-    "rest": f"the other{BREAK}tokens",
-    "shuffled": f"shuffled within{BREAK}responses",
+    "partial": "given position\nand surprisal",
+    "within": "within\nresponses",
+    "between": "between\nresponses",
+    "forking": "most uncertain\nfifth of tokens",
+    "rest": "the other\ntokens",
+    "shuffled": "shuffled within\nresponses",
     "logit_space": "|e − p|",
 }
 """Controls of the study, with their names in figures."""
 MAIN = "full"
 """The arm that stands for fine-tuning where there is room for one."""
 NOT_PUBLISHED = "Weights that were dequantised are not the published ones: no number here is that of a released model."
-
-
 ByText = dict[str, list[Band]]
 """By the names of :data:`TEXTS`, a curve an arm."""
 
 
-def arm_bands(table: Table, texts: str, unit: str, norm: str, control: str = "none") -> list[Band]:
-    """The correlation on some texts along fine-tuning, a curve an arm, each with its name in figures."""
+def arm_rows(table: Table, texts: str, unit: str, norm: str, control: str = "none") -> Table:
+    """Rows of all arms on some texts, each arm with its name in figures."""
     kept = (table["texts"] == texts) & (table["unit"] == unit) & (table["norm"] == norm) & (table["control"] == control)
-    rows = _named(table[kept])
+    rows = table[kept]
+    return rows.assign(label=rows["arm"].map(lambda arm: ARMS.get(arm, arm)))
+
+
+def arm_bands(table: Table, texts: str, unit: str, norm: str, control: str = "none") -> list[Band]:
+    """The correlation along fine-tuning, a curve an arm."""
+    rows = arm_rows(table, texts, unit, norm, control)
     return table_bands(rows, "label", "estimate", intervals=True) if len(rows) else []
 
 
 def accuracy_bands(table: Table, norm: str) -> list[Band]:
     """The share of right answers along fine-tuning, a curve an arm, over seeds alone."""
-    kept = (table["texts"] == "sampled") & (table["unit"] == "position") & (table["control"] == "none")
-    rows = _named(table[kept & (table["norm"] == norm)])
+    rows = arm_rows(table, "sampled", "position", norm)
     return table_bands(rows[["seed", "step", "label", "accuracy"]], "label", "accuracy")
 
 
@@ -79,13 +81,13 @@ def control_bands(table: Table, norm: str) -> dict[str, ByText]:
     return found
 
 
-def _named(rows: Table) -> Table:
-    return rows.assign(label=rows["arm"].map(lambda arm: ARMS.get(arm, arm)))
+def _every(rows: dict[str, ByText]) -> list[Band]:
+    return [band for row in rows.values() for bands in row.values() for band in bands]
 
 
 def _by_arm(rows: dict[str, ByText], steps: np.ndarray, marked: Collection[str] = ()) -> Any:
     """Draw a panel for every row and arm, with the post's values in the rows of ``marked``."""
-    arms = dict.fromkeys(band.label for row in rows.values() for bands in row.values() for band in bands)
+    arms = dict.fromkeys(band.label for band in _every(rows))
     reported = within(SFT, 0, steps[-1])
     figure, axes = new_figure(PAGE_INCHES, 1.1 + len(rows), len(arms), len(rows), sharex=True, sharey="row")
     with style():
@@ -109,10 +111,10 @@ def _by_arm(rows: dict[str, ByText], steps: np.ndarray, marked: Collection[str] 
     return figure
 
 
-def _numbers(rows: dict[str, ByText]) -> str:
-    """Every number that is drawn, for captions."""
+def _numbers(rows: dict[str, ByText], *, signs: bool = True) -> str:
+    """Every number that is drawn, for captions; a share is said without a sign."""
     return "\n\n".join(
-        f"{name.replace(BREAK, ' ')}, {text}:\n\n{band_table(bands)}"
+        f"{' '.join(name.split())}, {text}:\n\n{band_table(bands, signs=signs)}"
         for name, row in rows.items()
         for text, bands in row.items()
         if bands
@@ -149,12 +151,11 @@ def curve_figure(sources: Sources) -> Iterator[Drawn]:
     if table is None:
         return
     rows = {
-        f"ρ over{BREAK}{name}": {text: arm_bands(table, texts, unit, sources.norm) for texts, text in TEXTS.items()}
+        f"ρ over\n{name}": {text: arm_bands(table, texts, unit, sources.norm) for texts, text in TEXTS.items()}
         for unit, name in UNIT_NAMES.items()
     }
     accuracy = accuracy_bands(table, sources.norm)
-    right = {f"share{BREAK}right": {TEXTS["sampled"]: accuracy}}
-    every = [band for row in rows.values() for bands in row.values() for band in bands]
+    right = {"share\nright": {TEXTS["sampled"]: accuracy}}
     several = any(len(band.members) > 1 for band in accuracy)
     shares = " Bands of the share right: lowest to highest seed." if several else ""
     yield Drawn(
@@ -162,25 +163,22 @@ def curve_figure(sources: Sources) -> Iterator[Drawn]:
         _by_arm(rows | right, np.unique(table["step"]), marked=rows),
         f"**The correlation along fine-tuning of a pretrained model.** Spearman ρ of token entropy and {sources.norm} "
         f"strength on held-out problems, the same at every step; the arm on chains has problems of its own kind. "
-        f"{spread(every)}{shares} {REPORTED} Later steps than the measured ones are left out. {NOT_PUBLISHED}"
-        f"\n\n{_numbers(rows)}\n\nshare right, {TEXTS['sampled']}:\n\n{band_table(accuracy, signs=False)}"
-        f"{_changes(sources)}",
+        f"{spread(_every(rows))}{shares} {REPORTED} Later steps than the measured ones are left out. {NOT_PUBLISHED}"
+        f"\n\n{_numbers(rows)}\n\n{_numbers(right, signs=False)}{_changes(sources)}",
     )
 
 
 def controls_figure(sources: Sources) -> Iterator[Drawn]:
     """What could explain the correlation away along fine-tuning, a column an arm."""
     table = sources.table("finetuning")
-    rows = {} if table is None else control_bands(table, sources.norm)
-    if table is None or not rows:
+    if table is None or not (rows := control_bands(table, sources.norm)):
         return
-    every = [band for row in rows.values() for bands in row.values() for band in bands]
     yield Drawn(
         "pretrained-controls",
         _by_arm(rows, np.unique(table["step"])),
         f"**Controls along fine-tuning of a pretrained model.** Spearman ρ of token entropy and {sources.norm} "
         f"strength over positions, and what could explain it; |e − p| follows entropy by construction. "
-        f"{spread(every)} {NOT_PUBLISHED}\n\n{_numbers(rows)}",
+        f"{spread(_every(rows))} {NOT_PUBLISHED}\n\n{_numbers(rows)}",
     )
 
 
